@@ -1,0 +1,68 @@
+//! The documented constants: why a keystore is refused, and what it is warned of.
+
+macro_rules! reasons {
+    ($(#[$doc:meta])* $name:ident { $($(#[$item:meta])* $variant:ident,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$item])* $variant,)* }
+
+        impl $name {
+            /// The constant as it stands in a status.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => stringify!($variant),)* }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Why a keystore is refused.
+    Reason {
+        /// The store password is wrong, or the file was changed after it was written.
+        WrongPasswordOrCorrupt,
+        /// The store opened, the key has a password of its own.
+        WrongKeyPassword,
+        /// The file is incomplete or damaged.
+        Corrupt,
+        /// The file is something else.
+        NotAKeystore,
+        /// A keystore, in a format that is not taken.
+        UnsupportedFormat,
+        /// The store holds certificates only.
+        NoPrivateKey,
+        /// The store holds keys only.
+        NoCertificate,
+        /// No certificate in the store belongs to the key.
+        KeyMismatch,
+        /// Several keys, and no alias that chooses.
+        MultipleKeys,
+        /// No entry has the alias.
+        AliasNotFound,
+        /// The certificate's validity is over.
+        Expired,
+        /// The certificate's validity has not begun.
+        NotYetValid,
+        /// A type or size of key that is not taken.
+        UnsupportedKey,
+        /// An algorithm that is not taken.
+        UnsupportedAlgorithm,
+        /// A bound was exceeded.
+        LimitExceeded,
+    }
+}
+
+reasons! {
+    /// What a keystore that works is warned of.
+    WarningReason {
+        /// The content is of another format than declared.
+        FormatMismatch,
+        /// The password worked only without the newline at its end.
+        PasswordTrailingNewline,
+    }
+}

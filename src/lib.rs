@@ -1,0 +1,6 @@
+//! Postrider: outbound webhooks over mutual TLS as a Kubernetes resource.
+
+pub mod clock;
+pub mod identity;
+pub mod keystore;
+pub mod limits;

@@ -1,0 +1,30 @@
+//! Every bound of the program, named with its unit. Nothing here imports anything.
+
+use std::time::Duration;
+
+// --- Keystores -----------------------------------------------------------------------------------
+
+/// Size of a keystore file, bytes. A Secret holds at most 1 MiB; a real keystore holds a few KiB.
+pub const KEYSTORE_BYTES: usize = 128 * 1024;
+/// Nesting of BER values.
+pub const BER_DEPTH: usize = 24;
+/// Iterations of one key derivation.
+pub const KDF_ITERATIONS: u64 = 1_000_000;
+/// Iterations of all key derivations of one file together.
+pub const KDF_ITERATIONS_TOTAL: u64 = 2_000_000;
+/// Memory of one scrypt derivation, bytes.
+pub const SCRYPT_BYTES: u64 = 32 * 1024 * 1024;
+/// Parallelism of one scrypt derivation.
+pub const SCRYPT_PARALLELISM: u64 = 2;
+/// Private keys in one keystore.
+pub const KEYSTORE_KEYS: usize = 16;
+/// Certificates in one keystore.
+pub const KEYSTORE_CERTIFICATES: usize = 64;
+/// Length of a chain, leaf included.
+pub const CHAIN_LENGTH: usize = 10;
+/// Keystores opened at one time, so that a slow one leaves a core to the others.
+pub const KEYSTORES_AT_ONCE: usize = 2;
+/// Modulus of an RSA key, bits, at least.
+pub const RSA_BITS: usize = 2048;
+/// Below this lifetime left, a certificate carries a warning.
+pub const EXPIRING_SOON: Duration = Duration::from_secs(30 * 24 * 3600);
