@@ -28,3 +28,70 @@ pub const KEYSTORES_AT_ONCE: usize = 2;
 pub const RSA_BITS: usize = 2048;
 /// Below this lifetime left, a certificate carries a warning.
 pub const EXPIRING_SOON: Duration = Duration::from_secs(30 * 24 * 3600);
+
+// --- Events --------------------------------------------------------------------------------------
+
+/// Body of one event, bytes.
+pub const EVENT_BYTES: usize = 1024 * 1024;
+/// Attributes of one event, names and values together, bytes.
+pub const EVENT_ATTRIBUTE_BYTES: usize = 16 * 1024;
+/// Attributes of one event.
+pub const EVENT_ATTRIBUTES: usize = 64;
+
+// --- The queue -----------------------------------------------------------------------------------
+
+/// Events of one webhook that wait; one more is answered 429.
+pub const PENDING_EVENTS: i64 = 1_000_000;
+/// Size of the queue's file, bytes; an event that does not fit is answered 429.
+pub const QUEUE_BYTES: i64 = 8 * 1024 * 1024 * 1024;
+/// Requests to the queue's writer that wait for it.
+pub const QUEUE_REQUESTS: usize = 1024;
+/// Requests that share one commit.
+pub const QUEUE_BATCH: usize = 256;
+/// Events that a worker reads ahead.
+pub const READ_AHEAD_EVENTS: usize = 64;
+/// Bodies that a worker reads ahead, bytes; the first event is read whatever its size.
+pub const READ_AHEAD_BYTES: usize = 4 * 1024 * 1024;
+/// Time that SQLite waits for a lock of its own file (a checkpoint, a person with `sqlite3`).
+pub const QUEUE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pages in the write-ahead log that call for a checkpoint.
+pub const WAL_PAGES: i64 = 1000;
+/// Delay before a queue that failed is asked again.
+pub const QUEUE_RETRY: Duration = Duration::from_secs(1);
+
+// --- Ingest --------------------------------------------------------------------------------------
+
+/// Requests that are served at one time; the next one waits.
+pub const INGEST_REQUESTS: usize = 256;
+/// Time for a sender to send its whole request.
+pub const INGEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// What a sender is told to wait when the queue is full, seconds.
+pub const INGEST_RETRY_AFTER_SECONDS: u64 = 5;
+
+// --- Deliveries ----------------------------------------------------------------------------------
+
+/// Time to connect, TLS handshake included, within the time of the attempt.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time after which an idle connection is closed.
+pub const IDLE_CONNECTION: Duration = Duration::from_secs(90);
+/// Idle connections of one webhook and identity.
+pub const IDLE_CONNECTIONS: usize = 32;
+/// What is read of a response's body so that its connection can be used again, bytes.
+pub const RESPONSE_BYTES: usize = 64 * 1024;
+/// Longest `Retry-After` that is obeyed.
+pub const RETRY_AFTER: Duration = Duration::from_secs(3600);
+/// Certificates in a CA bundle.
+pub const TRUST_CERTIFICATES: usize = 512;
+/// Size of a CA bundle, bytes.
+pub const TRUST_BYTES: usize = 1024 * 1024;
+
+// --- Kubernetes ----------------------------------------------------------------------------------
+
+/// Webhooks that are reconciled at one time.
+pub const RECONCILES_AT_ONCE: u16 = 16;
+/// Delay after a reconcile that failed because of the API server: first and longest.
+pub const RECONCILE_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+/// Longest wait for a moment that is known in advance; past it the moment is computed anew.
+pub const LONGEST_REQUEUE: Duration = Duration::from_secs(24 * 3600);
+/// Time for work under way to finish after SIGTERM.
+pub const SHUTDOWN: Duration = Duration::from_secs(25);

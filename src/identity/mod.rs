@@ -5,11 +5,17 @@
 
 mod facts;
 mod name;
+mod slots;
+mod tls;
+mod trust;
 
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroizing;
 
 pub use facts::{Facts, FactsError, fingerprint};
+pub use slots::{ACTIVE_CERTIFICATE, ACTIVE_KEY, PemError, Slots, chain_to_pem};
+pub use tls::{TlsError, client_config};
+pub use trust::{TRUSTED, Trust, TrustError, parse_bundle};
 
 /// A certificate chain with its private key.
 #[derive(Clone)]
@@ -51,5 +57,31 @@ impl Identity {
 impl std::fmt::Debug for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Identity").field("facts", &self.facts).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    fn generate(name: &str) -> rcgen::CertifiedKey<rcgen::KeyPair> {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name.trim_start_matches("CN="));
+        rcgen::CertifiedKey { cert: params.self_signed(&key).unwrap(), signing_key: key }
+    }
+
+    /// A self-signed identity with this subject.
+    pub(crate) fn identity(name: &str) -> Identity {
+        let made = generate(name);
+        let key = Zeroizing::new(made.signing_key.serialize_der());
+        Identity::new(vec![made.cert.der().clone()], key, None).unwrap()
+    }
+
+    /// What no keystore yields: a certificate with a key that is not its own.
+    pub(crate) fn identity_with_key_of(name: &str, other: &str) -> Identity {
+        let key = Zeroizing::new(generate(other).signing_key.serialize_der());
+        Identity::new(vec![generate(name).cert.der().clone()], key, None).unwrap()
     }
 }

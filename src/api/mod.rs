@@ -1,0 +1,3 @@
+//! The resource's types, one module a version.
+
+pub mod v1alpha1;

@@ -1,0 +1,65 @@
+//! The conditions and their reasons: documented constants, as they stand in a status.
+
+use crate::keystore;
+
+/// The types of condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConditionType {
+    /// The summary; it alone decides whether anything is sent.
+    Ready,
+    /// What `mtls.active` names can be used.
+    CertificateValid,
+}
+
+impl ConditionType {
+    /// The constant.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "Ready",
+            Self::CertificateValid => "CertificateValid",
+        }
+    }
+}
+
+/// Why a condition has its status. Those of a keystore are in [`keystore::Reason`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// All that the webhook names is there and can be used.
+    Ready,
+    /// The certificate can be used.
+    Valid,
+    /// What `mtls.active` names cannot be used; the certificate that was accepted before goes on.
+    ActiveKept,
+    /// mTLS is off for the namespace until an administrator enables it.
+    MtlsNotEnabled,
+    /// A Secret that the webhook names does not exist.
+    SecretNotFound,
+    /// A `ConfigMap` that the webhook names does not exist.
+    ConfigMapNotFound,
+    /// A Secret or `ConfigMap` lacks the key that the webhook names.
+    KeyNotFound,
+    /// The CA bundle holds no certificate that can be read.
+    InvalidCaBundle,
+    /// An object that the controller would write belongs to somebody else.
+    NotOwned,
+    /// The keystore is refused.
+    Keystore(keystore::Reason),
+}
+
+impl Reason {
+    /// The constant.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "Ready",
+            Self::Valid => "Valid",
+            Self::ActiveKept => "ActiveKept",
+            Self::MtlsNotEnabled => "MTLSNotEnabled",
+            Self::SecretNotFound => "SecretNotFound",
+            Self::ConfigMapNotFound => "ConfigMapNotFound",
+            Self::KeyNotFound => "KeyNotFound",
+            Self::InvalidCaBundle => "InvalidCABundle",
+            Self::NotOwned => "NotOwned",
+            Self::Keystore(reason) => reason.as_str(),
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! `OutboundWebhook`, group `postrider.dev`, version `v1alpha1`.
+//!
+//! The generated `crds/outboundwebhooks.yaml` comes from these types; `postrider crd` prints it. What a
+//! person reads in `kubectl explain` are the comments here, and every rule that the API server can
+//! check is written beside the field that it guards.
+
+mod condition;
+mod spec;
+mod status;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt as _;
+
+pub use condition::{ConditionType, Reason};
+pub use spec::{
+    BundleKind, BundleRef, Certificate, Delivery, Endpoint, KeystoreFormat, KeystoreRef, MutualTls,
+    OutboundWebhook, OutboundWebhookSpec, Retry, SecretKeyRef, Trust,
+};
+pub use status::{
+    CertificateStatus, CertificateWarning, LocalRef, MutualTlsStatus, OutboundWebhookStatus, Source,
+};
+
+/// The label by which an administrator enables mTLS for a namespace, with the value [`ENABLED`].
+pub const MTLS_LABEL: &str = "postrider.dev/mtls";
+/// The value of [`MTLS_LABEL`].
+pub const ENABLED: &str = "enabled";
+/// On a Secret of identities: the generation of the webhook that it was written for.
+pub const GENERATION_ANNOTATION: &str = "postrider.dev/webhook-generation";
+
+impl OutboundWebhook {
+    /// Name of the Secret with the identities that the controller has accepted.
+    pub fn identities_name(name: &str) -> String {
+        format!("{name}-identities")
+    }
+
+    /// Name of the ConfigMap with the public certificates.
+    pub fn client_certificate_name(name: &str) -> String {
+        format!("{name}-client-certificate")
+    }
+
+    /// Whether the controller publishes a Secret for the dispatcher: an identity, or whom to trust.
+    pub fn needs_identities(&self) -> bool {
+        self.spec.mtls.is_some() || self.spec.endpoint.trust.is_some()
+    }
+}
+
+/// The definition as `postrider crd` prints it.
+pub fn custom_resource_definition() -> CustomResourceDefinition {
+    OutboundWebhook::crd()
+}

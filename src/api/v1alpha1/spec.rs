@@ -1,0 +1,286 @@
+//! What a person asks for.
+
+use std::time::Duration;
+
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::OutboundWebhookStatus;
+
+/// Where events go, and the client certificate that is shown there.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "postrider.dev",
+    version = "v1alpha1",
+    kind = "OutboundWebhook",
+    plural = "outboundwebhooks",
+    shortname = "owh",
+    category = "postrider",
+    namespaced,
+    status = "OutboundWebhookStatus",
+    derive = "PartialEq",
+    doc = "An endpoint that events are delivered to, with mutual TLS where it asks for it.",
+    validation = Rule::new("self.metadata.name.size() <= 230")
+        .message("metadata.name must have at most 230 characters: objects named after it add a suffix"),
+    printcolumn(name = "URL", type_ = "string", json_path = ".spec.endpoint.url"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
+    printcolumn(
+        name = "Identifier",
+        type_ = "string",
+        json_path = ".status.mtls.active.identifier",
+        description = "Subject of the certificate in use"
+    ),
+    printcolumn(
+        name = "Valid Till",
+        type_ = "string",
+        json_path = ".status.mtls.active.validTill",
+        description = "When the certificate in use expires"
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct OutboundWebhookSpec {
+    /// Where events go, and whom to trust there.
+    pub endpoint: Endpoint,
+    /// The client certificate. Without it events go over plain HTTPS; with it nothing is ever sent
+    /// without the certificate that is named here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtls: Option<MutualTls>,
+    /// How events are sent and repeated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<Delivery>,
+    /// Events are accepted and kept, and none is sent.
+    #[serde(default)]
+    pub suspend: bool,
+}
+
+/// Where events go, and whom to trust there.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Endpoint {
+    /// An https URL; path and query are allowed, credentials and a fragment are not.
+    #[schemars(length(min = 1, max = 2048))]
+    #[x_kube(validation = Rule::new("isURL(self) && url(self).getScheme() == 'https' && url(self).getHostname() != ''")
+        .message("must be an https URL with a host, such as https://partner.example/hooks"))]
+    #[x_kube(validation = Rule::new("!self.matches('^[^/]*//[^/?]*@')")
+        .message("must not hold credentials: they would stand in clear text in this object"))]
+    #[x_kube(validation = Rule::new("!self.contains('#')").message("must not have a fragment: it is never sent"))]
+    pub url: String,
+    /// Time for a whole attempt, seconds.
+    #[serde(default = "default_timeout_seconds")]
+    #[schemars(range(min = 1, max = 60))]
+    pub timeout_seconds: i32,
+    /// Who the server may be. Default: whom the system trusts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust: Option<Trust>,
+}
+
+fn default_timeout_seconds() -> i32 {
+    10
+}
+
+/// Who the server may be.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[x_kube(validation = Rule::new("has(self.caBundleRef) || (has(self.includeSystemRoots) && self.includeSystemRoots)")
+    .message("trusts nobody: set caBundleRef, includeSystemRoots, or both"))]
+#[serde(rename_all = "camelCase")]
+pub struct Trust {
+    /// Certificates of the authorities (or of the server itself) to trust, PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_bundle_ref: Option<BundleRef>,
+    /// Trust the system's authorities as well.
+    #[serde(default)]
+    pub include_system_roots: bool,
+}
+
+/// A key of a Secret or `ConfigMap` in the webhook's namespace.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct BundleRef {
+    /// What holds the bundle.
+    #[serde(default)]
+    pub kind: BundleKind,
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// The key in it.
+    #[serde(default = "default_bundle_key")]
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+}
+
+fn default_bundle_key() -> String {
+    "ca.crt".to_owned()
+}
+
+/// What holds a bundle of certificates.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BundleKind {
+    /// A `ConfigMap`.
+    #[default]
+    ConfigMap,
+    /// A Secret.
+    Secret,
+}
+
+/// Mutual TLS: the client certificate that the endpoint demands.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct MutualTls {
+    /// The client certificate in use.
+    pub active: Certificate,
+}
+
+/// A client certificate in a keystore.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Certificate {
+    /// The Secret that holds the keystore.
+    pub secret_ref: KeystoreRef,
+    /// The keystore's format. The file is recognised by its content; one that differs is a warning.
+    pub format: KeystoreFormat,
+    /// The password of the store: exact bytes.
+    pub password_secret_ref: SecretKeyRef,
+    /// The entry to take, where the store holds several keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub alias: Option<String>,
+    /// The password of the key, where it is not the store's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_password_secret_ref: Option<SecretKeyRef>,
+}
+
+/// A Secret that holds a keystore, in the webhook's namespace.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct KeystoreRef {
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// The key in it. Default: the first of `keystore.p12`, `keystore.jks` and `user.p12` that is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub key: Option<String>,
+}
+
+/// A key of a Secret in the webhook's namespace.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretKeyRef {
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// The key in it.
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+}
+
+/// The formats that are taken.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeystoreFormat {
+    /// PKCS#12, RFC 7292.
+    #[serde(rename = "PKCS12")]
+    Pkcs12,
+    /// Java `KeyStore`.
+    #[serde(rename = "JKS")]
+    Jks,
+}
+
+/// How events are sent and repeated.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Delivery {
+    /// Requests that are under way at one time.
+    #[serde(default = "default_max_in_flight")]
+    #[schemars(range(min = 1, max = 256))]
+    pub max_in_flight: i32,
+    /// When an attempt that failed is repeated.
+    #[serde(default)]
+    pub retry: Retry,
+}
+
+impl Default for Delivery {
+    fn default() -> Self {
+        Self { max_in_flight: default_max_in_flight(), retry: Retry::default() }
+    }
+}
+
+fn default_max_in_flight() -> i32 {
+    16
+}
+
+/// Exponential backoff: the delay doubles from `initialSeconds` up to `maxSeconds`, with jitter, until the
+/// event is older than `maxAgeSeconds`; then it is dead, and kept.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[x_kube(validation = Rule::new("self.initialSeconds <= self.maxSeconds")
+    .message("initialSeconds must not be above maxSeconds"))]
+#[x_kube(validation = Rule::new("self.maxSeconds <= self.maxAgeSeconds")
+    .message("maxSeconds must not be above maxAgeSeconds"))]
+#[serde(rename_all = "camelCase")]
+pub struct Retry {
+    /// Delay after the first failure, seconds.
+    #[serde(default = "default_initial_seconds")]
+    #[schemars(range(min = 1, max = 3600))]
+    pub initial_seconds: i32,
+    /// Longest delay, seconds.
+    #[serde(default = "default_max_seconds")]
+    #[schemars(range(min = 1, max = 86_400))]
+    pub max_seconds: i32,
+    /// Age at which an event is given up, seconds.
+    #[serde(default = "default_max_age_seconds")]
+    #[schemars(range(min = 60, max = 2_592_000))]
+    pub max_age_seconds: i32,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            initial_seconds: default_initial_seconds(),
+            max_seconds: default_max_seconds(),
+            max_age_seconds: default_max_age_seconds(),
+        }
+    }
+}
+
+impl Retry {
+    /// Delay after the first failure.
+    pub fn initial(&self) -> Duration {
+        seconds(self.initial_seconds)
+    }
+
+    /// Longest delay.
+    pub fn max(&self) -> Duration {
+        seconds(self.max_seconds)
+    }
+
+    /// Age at which an event is given up.
+    pub fn max_age(&self) -> Duration {
+        seconds(self.max_age_seconds)
+    }
+}
+
+impl Endpoint {
+    /// Time for a whole attempt.
+    pub fn timeout(&self) -> Duration {
+        seconds(self.timeout_seconds)
+    }
+}
+
+/// The API server has checked the range; an object that went around it gets at least a second.
+fn seconds(count: i32) -> Duration {
+    Duration::from_secs(u64::try_from(count).unwrap_or(1).max(1))
+}
+
+fn default_initial_seconds() -> i32 {
+    1
+}
+
+fn default_max_seconds() -> i32 {
+    600
+}
+
+fn default_max_age_seconds() -> i32 {
+    3 * 24 * 3600
+}

@@ -1,0 +1,133 @@
+//! The TLS configuration of one identity.
+//!
+//! One configuration belongs to one identity for its whole life, its session cache included: a session that
+//! is resumed does not present a certificate again, so a cache that outlived a rotation would go on with the
+//! old one.
+
+use std::sync::Arc;
+
+use rustls::{
+    ClientConfig, SignatureAlgorithm, SignatureScheme,
+    client::ResolvesClientCert,
+    crypto::aws_lc_rs,
+    pki_types::{PrivateKeyDer, SubjectPublicKeyInfoDer},
+    sign::{CertifiedKey, Signer, SigningKey},
+};
+
+use super::{Identity, Trust, TrustError};
+
+/// Why there is no TLS configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// Nobody can be trusted.
+    #[error("trust: {0}")]
+    Trust(#[from] TrustError),
+    /// The key cannot be used, or is not the certificate's.
+    #[error("the identity cannot be used for TLS: {0}")]
+    Identity(rustls::Error),
+}
+
+/// TLS 1.2 and 1.3 towards whom `trust` names, presenting `identity` whenever the server asks for a
+/// certificate, whatever authorities it says it accepts: that list is a hint, and often wrong.
+pub fn client_config(identity: Option<&Identity>, trust: &Trust) -> Result<ClientConfig, TlsError> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Identity)?
+        .with_root_certificates(trust.roots()?);
+    let mut config = match identity {
+        None => builder.with_no_client_auth(),
+        Some(identity) => builder.with_client_cert_resolver(Arc::new(Present::new(identity)?)),
+    };
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// Presents one certificate, always.
+#[derive(Debug)]
+struct Present(Arc<CertifiedKey>);
+
+impl Present {
+    fn new(identity: &Identity) -> Result<Self, TlsError> {
+        let key = PrivateKeyDer::Pkcs8(identity.key());
+        let key = aws_lc_rs::sign::any_supported_type(&key).map_err(TlsError::Identity)?;
+        let certified = CertifiedKey::new(identity.chain().to_vec(), Arc::new(MustSign(key)));
+        certified.keys_match().map_err(TlsError::Identity)?;
+        Ok(Self(Arc::new(certified)))
+    }
+}
+
+impl ResolvesClientCert for Present {
+    fn resolve(&self, _accepted: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+/// A key whose handshake fails where it cannot sign. Without this, rustls would go on with an empty
+/// certificate message, and a server to which the certificate is optional would get a request without it.
+#[derive(Debug)]
+struct MustSign(Arc<dyn SigningKey>);
+
+impl SigningKey for MustSign {
+    fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
+        Some(self.0.choose_scheme(offered).unwrap_or_else(|| Box::new(NoCommonScheme)))
+    }
+
+    fn public_key(&self) -> Option<SubjectPublicKeyInfoDer<'_>> {
+        self.0.public_key()
+    }
+
+    fn algorithm(&self) -> SignatureAlgorithm {
+        self.0.algorithm()
+    }
+}
+
+#[derive(Debug)]
+struct NoCommonScheme;
+
+impl Signer for NoCommonScheme {
+    fn sign(&self, _message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
+        Err(rustls::Error::General(
+            "the server accepts no signature that the client certificate's key can make".to_owned(),
+        ))
+    }
+
+    fn scheme(&self) -> SignatureScheme {
+        SignatureScheme::Unknown(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::tests::{identity, identity_with_key_of};
+
+    #[test]
+    fn the_key_of_another_certificate_is_refused() {
+        let error =
+            client_config(Some(&identity_with_key_of("CN=a", "CN=b")), &Trust::default()).unwrap_err();
+        assert!(matches!(error, TlsError::Identity(rustls::Error::InconsistentKeys(_))), "{error}");
+    }
+
+    #[test]
+    fn a_key_that_cannot_sign_ends_the_handshake_instead_of_going_on_without() {
+        let present = Present::new(&identity("CN=a")).unwrap();
+        let signer = present.0.key.choose_scheme(&[SignatureScheme::ED448]).unwrap();
+        assert!(signer.sign(b"transcript").is_err());
+        assert!(present.resolve(&[b"an unrelated name"], &[SignatureScheme::ED448]).is_some());
+    }
+
+    #[test]
+    fn nothing_of_the_key_is_printed() {
+        let identity = identity("CN=a");
+        let config = client_config(Some(&identity), &Trust::default()).unwrap();
+        let printed = format!("{identity:?} {config:?}");
+        let key = identity.key();
+        let key = key.secret_pkcs8_der();
+        assert!(!printed.contains(&format!("{:?}", &key[key.len() - 16..]).replace(['[', ']'], "")));
+        assert!(printed.contains("CN=a"));
+    }
+}

@@ -1,0 +1,119 @@
+//! Whom to trust at the endpoint.
+
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject as _},
+};
+
+use super::slots::chain_to_pem;
+use crate::limits;
+
+/// Key of the trusted certificates in a Secret of identities, PEM.
+pub const TRUSTED: &str = "ca.crt";
+
+/// Whom to trust at an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trust {
+    /// Authorities (or servers) by certificate.
+    pub certificates: Vec<CertificateDer<'static>>,
+    /// Also whom the system trusts.
+    pub system_roots: bool,
+}
+
+/// Why nobody can be trusted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TrustError {
+    /// A bundle without a PEM certificate.
+    #[error("holds no PEM certificate (-----BEGIN CERTIFICATE-----)")]
+    Empty,
+    /// PEM that cannot be decoded.
+    #[error("is not valid PEM")]
+    Malformed,
+    /// A certificate that cannot be an anchor of trust.
+    #[error("certificate {0} of the bundle is not a valid X.509 certificate")]
+    Certificate(usize),
+    /// A bound was exceeded.
+    #[error("is larger than the limit of {limit} {unit}", limit = .0, unit = .1)]
+    Limit(usize, &'static str),
+    /// The system has no authorities.
+    #[error("the system has no trusted certificates: install ca-certificates, or set SSL_CERT_FILE")]
+    NoSystemRoots,
+}
+
+impl Default for Trust {
+    /// Whom the system trusts.
+    fn default() -> Self {
+        Self { certificates: Vec::new(), system_roots: true }
+    }
+}
+
+impl Trust {
+    /// The anchors of trust for a TLS configuration.
+    pub(super) fn roots(&self) -> Result<RootCertStore, TrustError> {
+        let mut roots = RootCertStore::empty();
+        if self.system_roots {
+            let system = rustls_native_certs::load_native_certs();
+            for error in &system.errors {
+                tracing::warn!(%error, "a trusted certificate of the system cannot be read");
+            }
+            if roots.add_parsable_certificates(system.certs).0 == 0 {
+                return Err(TrustError::NoSystemRoots);
+            }
+        }
+        for (i, certificate) in self.certificates.iter().enumerate() {
+            roots.add(certificate.clone()).map_err(|_| TrustError::Certificate(i + 1))?;
+        }
+        Ok(roots)
+    }
+
+    /// The certificates as the value of [`TRUSTED`].
+    pub fn to_pem(&self) -> String {
+        chain_to_pem(&self.certificates)
+    }
+}
+
+/// Reads a bundle of PEM certificates and checks that each can be an anchor of trust.
+pub fn parse_bundle(bundle: &[u8]) -> Result<Vec<CertificateDer<'static>>, TrustError> {
+    if bundle.len() > limits::TRUST_BYTES {
+        return Err(TrustError::Limit(limits::TRUST_BYTES, "bytes"));
+    }
+    let certificates = CertificateDer::pem_slice_iter(bundle)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|_| TrustError::Malformed)?;
+    match certificates.len() {
+        0 => return Err(TrustError::Empty),
+        n if n > limits::TRUST_CERTIFICATES => {
+            return Err(TrustError::Limit(limits::TRUST_CERTIFICATES, "certificates"));
+        }
+        _ => {}
+    }
+    let trust = Trust { certificates, system_roots: false };
+    trust.roots()?;
+    Ok(trust.certificates)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::tests::identity;
+
+    #[test]
+    fn a_bundle_is_read_and_written() {
+        let authority = identity("CN=authority").chain().to_vec();
+        let bundle = format!("a comment\n{}", chain_to_pem(&authority));
+        let certificates = parse_bundle(bundle.as_bytes()).unwrap();
+        assert_eq!(certificates, authority);
+    }
+
+    #[test]
+    fn what_is_no_bundle_is_told() {
+        assert_eq!(parse_bundle(b"hello").unwrap_err(), TrustError::Empty);
+        let not_x509 =
+            pem_rfc7468::encode_string("CERTIFICATE", pem_rfc7468::LineEnding::LF, b"hello").unwrap();
+        assert_eq!(parse_bundle(not_x509.as_bytes()).unwrap_err(), TrustError::Certificate(1));
+        assert_eq!(
+            parse_bundle(&vec![b' '; limits::TRUST_BYTES + 1]).unwrap_err(),
+            TrustError::Limit(limits::TRUST_BYTES, "bytes")
+        );
+    }
+}

@@ -1,0 +1,107 @@
+//! The queue's file: one SQLite database, `queue.db`, whose `user_version` is the version of its schema.
+//!
+//! A version is one migration, applied in one transaction. A file of a newer version is refused: what it
+//! holds was acknowledged, and guessing at it could lose it.
+
+use rusqlite::Connection;
+
+use super::QueueError;
+use crate::limits;
+
+/// Migration `n` leads from version `n` to `n + 1`.
+const MIGRATIONS: &[&str] = &["
+    CREATE TABLE webhook (
+        id        INTEGER PRIMARY KEY,
+        namespace TEXT NOT NULL,
+        name      TEXT NOT NULL,
+        UNIQUE (namespace, name)
+    ) STRICT;
+    -- AUTOINCREMENT: the sequence of an event that has left is never given to another.
+    CREATE TABLE event (
+        sequence    INTEGER PRIMARY KEY AUTOINCREMENT,
+        webhook     INTEGER NOT NULL REFERENCES webhook (id),
+        id          BLOB    NOT NULL,
+        accepted_ms INTEGER NOT NULL,
+        due_ms      INTEGER NOT NULL,
+        failures    INTEGER NOT NULL DEFAULT 0,
+        attributes  TEXT    NOT NULL,
+        body        BLOB    NOT NULL
+    ) STRICT;
+    CREATE INDEX event_due ON event (webhook, due_ms, sequence);
+    CREATE TABLE dead (
+        sequence    INTEGER PRIMARY KEY,
+        webhook     INTEGER NOT NULL REFERENCES webhook (id),
+        id          BLOB    NOT NULL,
+        accepted_ms INTEGER NOT NULL,
+        died_ms     INTEGER NOT NULL,
+        failures    INTEGER NOT NULL,
+        reason      TEXT    NOT NULL,
+        attributes  TEXT    NOT NULL,
+        body        BLOB    NOT NULL
+    ) STRICT;
+"];
+
+/// Opens the file for writing and brings its schema up to date.
+pub(super) fn open_writer(path: &std::path::Path) -> Result<Connection, QueueError> {
+    let mut connection = Connection::open(path)?;
+    configure(&connection)?;
+    migrate(&mut connection)?;
+    // A page is 4 KiB; SQLite itself says when the file would grow past it, and the append is refused whole.
+    connection.pragma_update(None, "max_page_count", limits::QUEUE_BYTES / 4096)?;
+    Ok(connection)
+}
+
+/// Opens the file beside the writer, to read or to checkpoint.
+pub(super) fn open_beside(path: &std::path::Path) -> Result<Connection, QueueError> {
+    let connection = Connection::open(path)?;
+    configure(&connection)?;
+    Ok(connection)
+}
+
+fn configure(connection: &Connection) -> Result<(), QueueError> {
+    connection.busy_timeout(limits::QUEUE_BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // FULL: a commit returns once the log is on disk. That is what a 202 promises.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    // The checkpoint has a thread of its own, off the path of an append.
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    Ok(())
+}
+
+fn migrate(connection: &mut Connection) -> Result<(), QueueError> {
+    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if found > known {
+        return Err(QueueError::NewerSchema { found, known });
+    }
+    for (version, migration) in (0..).zip(MIGRATIONS).filter(|(version, _)| *version >= found) {
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(migration)?;
+        transaction.pragma_update(None, "user_version", version + 1)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_a_newer_version_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("queue.db");
+        open_writer(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+        let error = open_writer(&path).unwrap_err();
+        assert!(matches!(error, QueueError::NewerSchema { found: 99, known: 1 }), "{error}");
+    }
+
+    #[test]
+    fn opening_twice_migrates_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("queue.db");
+        drop(open_writer(&path).unwrap());
+        drop(open_writer(&path).unwrap());
+    }
+}
