@@ -2,8 +2,15 @@
 
 pub mod api;
 pub mod clock;
+pub mod controller;
+pub mod deliver;
+pub mod dispatcher;
 pub mod event;
 pub mod identity;
+pub mod ingest;
 pub mod keystore;
+mod kubernetes;
 pub mod limits;
 pub mod queue;
+pub mod rotation;
+pub mod telemetry;

@@ -27,7 +27,7 @@ pub const KEYSTORES_AT_ONCE: usize = 2;
 /// Modulus of an RSA key, bits, at least.
 pub const RSA_BITS: usize = 2048;
 /// Below this lifetime left, a certificate carries a warning.
-pub const EXPIRING_SOON: Duration = Duration::from_secs(30 * 24 * 3600);
+pub const EXPIRING_SOON: Duration = Duration::from_hours(30 * 24);
 
 // --- Events --------------------------------------------------------------------------------------
 
@@ -79,7 +79,7 @@ pub const IDLE_CONNECTIONS: usize = 32;
 /// What is read of a response's body so that its connection can be used again, bytes.
 pub const RESPONSE_BYTES: usize = 64 * 1024;
 /// Longest `Retry-After` that is obeyed.
-pub const RETRY_AFTER: Duration = Duration::from_secs(3600);
+pub const RETRY_AFTER: Duration = Duration::from_hours(1);
 /// Certificates in a CA bundle.
 pub const TRUST_CERTIFICATES: usize = 512;
 /// Size of a CA bundle, bytes.
@@ -90,8 +90,8 @@ pub const TRUST_BYTES: usize = 1024 * 1024;
 /// Webhooks that are reconciled at one time.
 pub const RECONCILES_AT_ONCE: u16 = 16;
 /// Delay after a reconcile that failed because of the API server: first and longest.
-pub const RECONCILE_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
-/// Longest wait for a moment that is known in advance; past it the moment is computed anew.
-pub const LONGEST_REQUEUE: Duration = Duration::from_secs(24 * 3600);
+pub const RECONCILE_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_mins(1));
+/// Longest wait without looking again: watches are not known to miss anything, and this is the net below.
+pub const LONGEST_REQUEUE: Duration = Duration::from_hours(1);
 /// Time for work under way to finish after SIGTERM.
 pub const SHUTDOWN: Duration = Duration::from_secs(25);

@@ -3,6 +3,9 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use postrider::{api::v1alpha1, controller, dispatcher, telemetry};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 /// Outbound webhooks over mutual TLS as a Kubernetes resource.
 #[derive(Parser)]
@@ -10,27 +13,78 @@ use clap::{Parser, Subcommand};
 struct Arguments {
     #[command(subcommand)]
     command: Command,
+    /// How log lines look
+    #[arg(long, global = true, env = "POSTRIDER_LOG_FORMAT", value_enum, default_value_t)]
+    log_format: telemetry::LogFormat,
+    /// What is logged, as in RUST_LOG
+    #[arg(long, global = true, env = "POSTRIDER_LOG", default_value = "info", value_name = "FILTER")]
+    log: String,
 }
 
 #[derive(Subcommand)]
 enum Command {
+    /// Reconcile OutboundWebhooks: open keystores, publish identities, write status
+    Controller(controller::Options),
+    /// Take events over HTTP, keep them on disk, and deliver them
+    Dispatcher(dispatcher::Options),
     /// Print the CustomResourceDefinition
     Crd,
 }
 
+/// Ends the program, with a message on standard error.
+type Failure = Box<dyn std::error::Error>;
+
 fn main() -> ExitCode {
-    match Arguments::parse().command {
-        Command::Crd => {
-            match serde_saphyr::to_string(&postrider::api::v1alpha1::custom_resource_definition()) {
-                Ok(yaml) => {
-                    print!("{yaml}");
-                    ExitCode::SUCCESS
-                }
-                Err(error) => {
-                    eprintln!("postrider: {error}");
-                    ExitCode::FAILURE
-                }
-            }
+    let arguments = Arguments::parse();
+    let result = match arguments.command {
+        Command::Crd => print_crd(),
+        Command::Controller(options) => {
+            telemetry::init(arguments.log_format, &arguments.log);
+            serve(async |client, stop| {
+                controller::run(client, options, stop).await;
+                Ok(())
+            })
+        }
+        Command::Dispatcher(options) => {
+            telemetry::init(arguments.log_format, &arguments.log);
+            serve(async |client, stop| Ok(dispatcher::run(client, options, stop).await?))
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("postrider: {error}");
+            ExitCode::FAILURE
         }
     }
+}
+
+fn print_crd() -> Result<(), Failure> {
+    print!("{}", serde_saphyr::to_string(&v1alpha1::custom_resource_definition())?);
+    Ok(())
+}
+
+/// Runs a program with a client of the API server until SIGTERM or SIGINT.
+fn serve(
+    run: impl AsyncFnOnce(kube::Client, CancellationToken) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    // kube and reqwest ask the process for its provider.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    tokio::runtime::Runtime::new()?.block_on(async {
+        let stop = CancellationToken::new();
+        let (mut terminate, mut interrupt) =
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let stopping = stop.clone();
+        tokio::spawn(async move {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            tracing::info!("ends once what is under way is done");
+            stopping.cancel();
+        });
+        let client = kube::Client::try_default()
+            .await
+            .map_err(|error| format!("no Kubernetes cluster: {error}; set KUBECONFIG or run in a Pod"))?;
+        run(client, stop).await?;
+        tracing::info!("ended");
+        Ok(())
+    })
 }

@@ -64,24 +64,37 @@ impl std::fmt::Debug for Identity {
 pub(crate) mod tests {
     use super::*;
 
-    fn generate(name: &str) -> rcgen::CertifiedKey<rcgen::KeyPair> {
+    fn generate(name: &str, validity: Option<(i64, i64)>) -> rcgen::CertifiedKey<rcgen::KeyPair> {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(rcgen::DnType::CommonName, name.trim_start_matches("CN="));
+        if let Some((from, till)) = validity {
+            let epoch = rcgen::date_time_ymd(1970, 1, 1);
+            params.not_before = epoch + std::time::Duration::from_secs(from.try_into().unwrap());
+            params.not_after = epoch + std::time::Duration::from_secs(till.try_into().unwrap());
+        }
         rcgen::CertifiedKey { cert: params.self_signed(&key).unwrap(), signing_key: key }
+    }
+
+    fn from_parts(made: &rcgen::CertifiedKey<rcgen::KeyPair>, key: &rcgen::KeyPair) -> Identity {
+        Identity::new(vec![made.cert.der().clone()], Zeroizing::new(key.serialize_der()), None).unwrap()
     }
 
     /// A self-signed identity with this subject.
     pub(crate) fn identity(name: &str) -> Identity {
-        let made = generate(name);
-        let key = Zeroizing::new(made.signing_key.serialize_der());
-        Identity::new(vec![made.cert.der().clone()], key, None).unwrap()
+        let made = generate(name, None);
+        from_parts(&made, &made.signing_key)
+    }
+
+    /// One that is valid between two moments, seconds since 1970.
+    pub(crate) fn identity_valid(name: &str, from: i64, till: i64) -> Identity {
+        let made = generate(name, Some((from, till)));
+        from_parts(&made, &made.signing_key)
     }
 
     /// What no keystore yields: a certificate with a key that is not its own.
     pub(crate) fn identity_with_key_of(name: &str, other: &str) -> Identity {
-        let key = Zeroizing::new(generate(other).signing_key.serialize_der());
-        Identity::new(vec![generate(name).cert.der().clone()], key, None).unwrap()
+        from_parts(&generate(name, None), &generate(other, None).signing_key)
     }
 }

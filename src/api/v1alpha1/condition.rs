@@ -34,9 +34,9 @@ pub enum Reason {
     MtlsNotEnabled,
     /// A Secret that the webhook names does not exist.
     SecretNotFound,
-    /// A `ConfigMap` that the webhook names does not exist.
+    /// A ConfigMap that the webhook names does not exist.
     ConfigMapNotFound,
-    /// A Secret or `ConfigMap` lacks the key that the webhook names.
+    /// A Secret or ConfigMap lacks the key that the webhook names.
     KeyNotFound,
     /// The CA bundle holds no certificate that can be read.
     InvalidCaBundle,

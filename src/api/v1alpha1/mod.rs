@@ -27,10 +27,25 @@ pub const ENABLED: &str = "enabled";
 /// On a Secret of identities: the generation of the webhook that it was written for.
 pub const GENERATION_ANNOTATION: &str = "postrider.dev/webhook-generation";
 
+/// On every object that the controller writes.
+pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "postrider");
+/// On a Secret of identities.
+pub const IDENTITIES: (&str, &str) = ("app.kubernetes.io/component", "identities");
+/// Selects the Secrets of identities.
+pub const IDENTITIES_SELECTOR: &str =
+    "app.kubernetes.io/managed-by=postrider,app.kubernetes.io/component=identities";
+
+const IDENTITIES_SUFFIX: &str = "-identities";
+
 impl OutboundWebhook {
     /// Name of the Secret with the identities that the controller has accepted.
     pub fn identities_name(name: &str) -> String {
-        format!("{name}-identities")
+        format!("{name}{IDENTITIES_SUFFIX}")
+    }
+
+    /// Name of the webhook whose Secret of identities has this name.
+    pub fn of_identities(secret_name: &str) -> Option<&str> {
+        secret_name.strip_suffix(IDENTITIES_SUFFIX)
     }
 
     /// Name of the ConfigMap with the public certificates.

@@ -95,7 +95,7 @@ pub struct Trust {
     pub include_system_roots: bool,
 }
 
-/// A key of a Secret or `ConfigMap` in the webhook's namespace.
+/// A key of a Secret or ConfigMap in the webhook's namespace.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct BundleRef {
@@ -118,7 +118,7 @@ fn default_bundle_key() -> String {
 /// What holds a bundle of certificates.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BundleKind {
-    /// A `ConfigMap`.
+    /// A ConfigMap.
     #[default]
     ConfigMap,
     /// A Secret.
@@ -183,7 +183,7 @@ pub enum KeystoreFormat {
     /// PKCS#12, RFC 7292.
     #[serde(rename = "PKCS12")]
     Pkcs12,
-    /// Java `KeyStore`.
+    /// Java KeyStore.
     #[serde(rename = "JKS")]
     Jks,
 }

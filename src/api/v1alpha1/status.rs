@@ -28,7 +28,7 @@ pub struct MutualTlsStatus {
     /// The certificate in use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active: Option<CertificateStatus>,
-    /// The `ConfigMap` with the public certificates: what is installed in the receiving server.
+    /// The ConfigMap with the public certificates: what is installed in the receiving server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_certificate_ref: Option<LocalRef>,
 }

@@ -1,5 +1,7 @@
 //! The envelope of an event: which webhook it is for, its CloudEvents attributes, and its body.
 
+pub mod http;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;

@@ -1,0 +1,254 @@
+//! Step one: what the webhook names, and what the controller itself has kept.
+
+use std::{collections::BTreeMap, fmt::Debug};
+
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::core::v1::{ConfigMap, Namespace, Secret},
+};
+use kube::{Api, Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
+
+use super::{Availability, Context, Error, Problem};
+use crate::{
+    api::v1alpha1::{
+        BundleKind, BundleRef, Certificate, ENABLED, KeystoreFormat, MTLS_LABEL, OutboundWebhook, Reason,
+        SecretKeyRef, Source,
+    },
+    identity::{Slots, Trust, parse_bundle},
+    keystore::Format,
+    kubernetes::is_controlled_by,
+};
+
+/// Keys that are looked for where the webhook names none: what cert-manager and Strimzi write.
+const KEYSTORE_KEYS: [&str; 3] = ["keystore.p12", "keystore.jks", "user.p12"];
+
+/// What one reconcile works with.
+pub(super) struct Fetched {
+    /// The keystore; `None` where the webhook asks for no client certificate.
+    pub(super) keystore: Option<Result<Keystore, Problem>>,
+    /// Whom to trust; `Ok(None)` where the webhook does not say.
+    pub(super) trust: Result<Option<Trust>, Problem>,
+    /// What was accepted before.
+    pub(super) slots: Slots,
+    /// The Secret that the slots came from, or whoever has its name.
+    pub(super) identities: Option<Secret>,
+}
+
+/// A keystore with its passwords.
+pub(super) struct Keystore {
+    pub(super) bytes: Zeroizing<Vec<u8>>,
+    pub(super) password: Zeroizing<Vec<u8>>,
+    pub(super) key_password: Option<Zeroizing<Vec<u8>>>,
+    pub(super) alias: Option<String>,
+    pub(super) declared: Format,
+    pub(super) source: Source,
+}
+
+/// Fetches it all.
+pub(super) async fn fetch(context: &Context, webhook: &OutboundWebhook) -> Result<Fetched, Error> {
+    let namespace = webhook.namespace().unwrap_or_default();
+    let objects = Objects { context, namespace: &namespace };
+    let identities: Option<Secret> =
+        objects.get("read the identities", &OutboundWebhook::identities_name(&webhook.name_any())).await?;
+    let keystore = match &webhook.spec.mtls {
+        None => None,
+        Some(mtls) => Some(match objects.gate().await? {
+            Ok(()) => objects.keystore(&mtls.active).await?,
+            Err(problem) => Err(problem),
+        }),
+    };
+    let trust = match &webhook.spec.endpoint.trust {
+        None => Ok(None),
+        Some(trust) => {
+            let certificates = match &trust.ca_bundle_ref {
+                Some(bundle) => objects.bundle(bundle).await?,
+                None => Ok(Vec::new()),
+            };
+            let system_roots = trust.include_system_roots;
+            certificates.map(|certificates| Some(Trust { certificates, system_roots }))
+        }
+    };
+    Ok(Fetched { keystore, trust, slots: slots(webhook, identities.as_ref()), identities })
+}
+
+/// What was accepted before, from our own Secret only.
+fn slots(webhook: &OutboundWebhook, identities: Option<&Secret>) -> Slots {
+    let ours = identities.filter(|secret| is_controlled_by(*secret, webhook.metadata.uid.as_ref()));
+    let Some(data) = ours.and_then(|secret| secret.data.as_ref()) else { return Slots::default() };
+    Slots::from_pem(|key| data.get(key).map(|value| value.0.as_slice())).unwrap_or_else(|error| {
+        tracing::warn!(webhook = %webhook.name_any(), %error, "the identities were changed by somebody else; they are made anew");
+        Slots::default()
+    })
+}
+
+struct Objects<'a> {
+    context: &'a Context,
+    namespace: &'a str,
+}
+
+impl Objects<'_> {
+    async fn get<K>(&self, action: &'static str, name: &str) -> Result<Option<K>, Error>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    {
+        let api: Api<K> = Api::namespaced(self.context.client.clone(), self.namespace);
+        api.get_opt(name).await.map_err(|source| Error::Api { action, source })
+    }
+
+    /// mTLS is off for a namespace until an administrator enables it. A tenant's keystores are not even
+    /// opened before.
+    async fn gate(&self) -> Result<Result<(), Problem>, Error> {
+        if self.context.availability == Availability::Always {
+            return Ok(Ok(()));
+        }
+        let namespaces: Api<Namespace> = Api::all(self.context.client.clone());
+        let namespace = namespaces
+            .get_metadata(self.namespace)
+            .await
+            .map_err(|source| Error::Api { action: "read the namespace", source })?;
+        if namespace.labels().get(MTLS_LABEL).is_some_and(|value| value == ENABLED) {
+            return Ok(Ok(()));
+        }
+        let name = self.namespace;
+        Ok(Err(Problem::new(
+            Reason::MtlsNotEnabled,
+            format!(
+                "mTLS is off for namespace {name}: an administrator enables it with \
+                 kubectl label namespace {name} {MTLS_LABEL}={ENABLED}"
+            ),
+        )))
+    }
+
+    async fn keystore(&self, certificate: &Certificate) -> Result<Result<Keystore, Problem>, Error> {
+        let name = &certificate.secret_ref.name;
+        let Some(secret) = self.get::<Secret>("read the keystore", name).await? else {
+            return Ok(Err(secret_not_found("mtls.active.secretRef", name)));
+        };
+        let key = match &certificate.secret_ref.key {
+            Some(key) => key.as_str(),
+            None => match KEYSTORE_KEYS.into_iter().find(|key| has(secret.data.as_ref(), key)) {
+                Some(key) => key,
+                None => {
+                    let wanted = KEYSTORE_KEYS.join(", ");
+                    return Ok(Err(key_not_found(
+                        "mtls.active.secretRef",
+                        "Secret",
+                        name,
+                        &wanted,
+                        secret.data.as_ref(),
+                    )));
+                }
+            },
+        };
+        let Some(bytes) = value(secret.data.as_ref(), key) else {
+            return Ok(Err(key_not_found(
+                "mtls.active.secretRef",
+                "Secret",
+                name,
+                key,
+                secret.data.as_ref(),
+            )));
+        };
+        let password =
+            match self.password("mtls.active.passwordSecretRef", &certificate.password_secret_ref).await? {
+                Ok(password) => password,
+                Err(problem) => return Ok(Err(problem)),
+            };
+        let key_password = match &certificate.key_password_secret_ref {
+            None => None,
+            Some(reference) => match self.password("mtls.active.keyPasswordSecretRef", reference).await? {
+                Ok(password) => Some(password),
+                Err(problem) => return Ok(Err(problem)),
+            },
+        };
+        Ok(Ok(Keystore {
+            bytes,
+            password,
+            key_password,
+            alias: certificate.alias.clone(),
+            declared: match certificate.format {
+                KeystoreFormat::Pkcs12 => Format::Pkcs12,
+                KeystoreFormat::Jks => Format::Jks,
+            },
+            source: Source {
+                secret: name.clone(),
+                key: key.to_owned(),
+                resource_version: secret.resource_version().unwrap_or_default(),
+            },
+        }))
+    }
+
+    async fn password(
+        &self,
+        field: &str,
+        reference: &SecretKeyRef,
+    ) -> Result<Result<Zeroizing<Vec<u8>>, Problem>, Error> {
+        let SecretKeyRef { name, key } = reference;
+        let Some(secret) = self.get::<Secret>("read the password", name).await? else {
+            return Ok(Err(secret_not_found(field, name)));
+        };
+        Ok(value(secret.data.as_ref(), key)
+            .ok_or_else(|| key_not_found(field, "Secret", name, key, secret.data.as_ref())))
+    }
+
+    async fn bundle(
+        &self,
+        reference: &BundleRef,
+    ) -> Result<Result<Vec<rustls::pki_types::CertificateDer<'static>>, Problem>, Error> {
+        const FIELD: &str = "endpoint.trust.caBundleRef";
+        let BundleRef { kind, name, key } = reference;
+        let bytes = match kind {
+            BundleKind::Secret => match self.get::<Secret>("read the CA bundle", name).await? {
+                None => Err(secret_not_found(FIELD, name)),
+                Some(secret) => value(secret.data.as_ref(), key)
+                    .ok_or_else(|| key_not_found(FIELD, "Secret", name, key, secret.data.as_ref())),
+            },
+            BundleKind::ConfigMap => match self.get::<ConfigMap>("read the CA bundle", name).await? {
+                None => Err(Problem::new(
+                    Reason::ConfigMapNotFound,
+                    format!("{FIELD}: there is no ConfigMap {name:?} in this namespace"),
+                )),
+                Some(map) => {
+                    let text =
+                        map.data.as_ref().and_then(|data| data.get(key)).map(|text| text.as_bytes().to_vec());
+                    text.map(Zeroizing::new)
+                        .or_else(|| value(map.binary_data.as_ref(), key))
+                        .ok_or_else(|| key_not_found(FIELD, "ConfigMap", name, key, map.data.as_ref()))
+                }
+            },
+        };
+        Ok(bytes.and_then(|bytes| {
+            parse_bundle(&bytes).map_err(|error| {
+                Problem::new(Reason::InvalidCaBundle, format!("{FIELD}: {name}/{key} {error}"))
+            })
+        }))
+    }
+}
+
+fn has(data: Option<&BTreeMap<String, k8s_openapi::ByteString>>, key: &str) -> bool {
+    data.is_some_and(|data| data.contains_key(key))
+}
+
+fn value(data: Option<&BTreeMap<String, k8s_openapi::ByteString>>, key: &str) -> Option<Zeroizing<Vec<u8>>> {
+    data?.get(key).map(|value| Zeroizing::new(value.0.clone()))
+}
+
+fn secret_not_found(field: &str, name: &str) -> Problem {
+    Problem::new(Reason::SecretNotFound, format!("{field}: there is no Secret {name:?} in this namespace"))
+}
+
+/// Names of keys are no secrets, and one of them is usually the one that was meant.
+fn key_not_found<V>(
+    field: &str,
+    kind: &str,
+    name: &str,
+    key: &str,
+    data: Option<&BTreeMap<String, V>>,
+) -> Problem {
+    let there: Vec<&str> = data.into_iter().flat_map(BTreeMap::keys).map(String::as_str).collect();
+    let there =
+        if there.is_empty() { "it is empty".to_owned() } else { format!("it has {}", there.join(", ")) };
+    Problem::new(Reason::KeyNotFound, format!("{field}: {kind} {name:?} has no key {key}; {there}"))
+}

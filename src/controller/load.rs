@@ -1,0 +1,75 @@
+//! Step two: the keystore becomes an identity, or a problem.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::task::spawn_blocking;
+
+use super::{Context, Error, Problem, fetch::Keystore};
+use crate::{
+    api::v1alpha1::{Reason, Source},
+    keystore::{self, Loaded as Opened, Refusal, Request, Warning},
+    rotation::Found,
+};
+
+/// What the keystore turned out to be.
+pub(super) struct Loaded {
+    pub(super) found: Found,
+    /// Why nothing usable was found.
+    pub(super) problem: Option<Problem>,
+    /// Where it was read, once something was.
+    pub(super) source: Option<Source>,
+    pub(super) warnings: Vec<Warning>,
+}
+
+impl Loaded {
+    fn not(problem: Option<Problem>) -> Self {
+        let found = if problem.is_some() { Found::Unusable(None) } else { Found::NotAsked };
+        Self { found, problem, source: None, warnings: Vec::new() }
+    }
+}
+
+/// Opens the keystore off the async threads, a fixed number at a time.
+pub(super) async fn load(
+    context: &Context,
+    keystore: Option<Result<Keystore, Problem>>,
+    now: Timestamp,
+) -> Result<Loaded, Error> {
+    let keystore = match keystore {
+        None => return Ok(Loaded::not(None)),
+        Some(Err(problem)) => return Ok(Loaded::not(Some(problem))),
+        Some(Ok(keystore)) => keystore,
+    };
+    let permit = Arc::clone(&context.loads).acquire_owned().await.map_err(|_| Error::Load)?;
+    let source = keystore.source.clone();
+    let opened = spawn_blocking(move || {
+        let _permit = permit;
+        open(&keystore, now)
+    });
+    Ok(match opened.await.map_err(|_| Error::Load)? {
+        Ok(Opened { identity, warnings, .. }) => {
+            Loaded { found: Found::Usable(Arc::new(identity)), problem: None, source: Some(source), warnings }
+        }
+        Err(Refusal { reason, message, facts }) => Loaded {
+            found: Found::Unusable(facts),
+            problem: Some(Problem::new(
+                Reason::Keystore(reason),
+                format!("Secret {:?}: {message}", source.secret),
+            )),
+            source: Some(source),
+            warnings: Vec::new(),
+        },
+    })
+}
+
+fn open(keystore: &Keystore, now: Timestamp) -> Result<Opened, Refusal> {
+    keystore::load(&Request {
+        bytes: &keystore.bytes,
+        password: &keystore.password,
+        key_password: keystore.key_password.as_ref().map(|password| password.as_slice()),
+        alias: keystore.alias.as_deref(),
+        declared: Some(keystore.declared),
+        file: &keystore.source.key,
+        now,
+    })
+}

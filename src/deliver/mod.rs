@@ -1,0 +1,10 @@
+//! Events out: at least once, with the certificate that was asked for, or not at all.
+
+mod attempt;
+mod client;
+mod retry;
+mod worker;
+
+pub use attempt::{Failure, Layer};
+pub use client::{Client, ClientError};
+pub use worker::{Assignment, Target, Worker};

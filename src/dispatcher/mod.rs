@@ -1,0 +1,166 @@
+//! The dispatcher: watches webhooks and their Secrets of identities, and keeps a worker for each webhook.
+//!
+//! Once a webhook is loaded its deliveries need neither the controller nor the API server.
+
+mod assign;
+mod registry;
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+
+use clap::Args;
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api, Client,
+    runtime::{
+        WatchStreamExt as _, reflector,
+        watcher::{self, Event, watcher},
+    },
+};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    api::v1alpha1::{IDENTITIES_SELECTOR, OutboundWebhook},
+    clock::SystemClock,
+    event::WebhookKey,
+    ingest::{self, Ingest},
+    kubernetes, limits,
+    queue::{Embedded, Queue as _, QueueError},
+};
+use registry::Registry;
+
+/// What the dispatcher is told.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// Directory of the queue; one dispatcher each
+    #[arg(long, env = "POSTRIDER_QUEUE", default_value = "/var/lib/postrider", value_name = "DIR")]
+    pub queue: PathBuf,
+    /// Where events are taken
+    #[arg(long, env = "POSTRIDER_LISTEN", default_value = "127.0.0.1:8087", value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+    /// Serve the webhooks of this namespace only
+    #[arg(long, env = "POSTRIDER_NAMESPACE", value_name = "NAME")]
+    pub namespace: Option<String>,
+}
+
+/// Why the dispatcher cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The queue cannot be opened.
+    #[error("queue {directory}: {source}")]
+    Queue {
+        /// Its directory.
+        directory: String,
+        /// Why.
+        source: QueueError,
+    },
+    /// The address is taken, or not ours.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// Runs until `stop`, then lets what is under way finish.
+pub async fn run(client: Client, options: Options, stop: CancellationToken) -> Result<(), Error> {
+    let queue = Arc::new(
+        Embedded::open(&options.queue)
+            .map_err(|source| Error::Queue { directory: options.queue.display().to_string(), source })?,
+    );
+    let listener = TcpListener::bind(options.listen)
+        .await
+        .map_err(|source| Error::Listen { address: options.listen, source })?;
+
+    let registry = Registry::new(Arc::clone(&queue), SystemClock, stop.clone());
+    let known = registry.known();
+    let watching = tokio::spawn(watch(client, options.namespace, registry, stop.clone()));
+    let ingest = Ingest { queue: Arc::clone(&queue), webhooks: known, clock: SystemClock };
+    let served = ingest::serve(listener, ingest, stop.clone()).await;
+    // Without ingest there is nothing to live for; with it gone in order, this changes nothing.
+    stop.cancel();
+    let _ = watching.await;
+    queue.close(limits::SHUTDOWN).await;
+    served.map_err(|source| Error::Listen { address: options.listen, source })
+}
+
+/// Feeds the registry from two watches; ends its workers when it ends.
+async fn watch(
+    client: Client,
+    namespace: Option<String>,
+    mut registry: Registry<Embedded, SystemClock>,
+    stop: CancellationToken,
+) {
+    let webhooks: Api<OutboundWebhook> = kubernetes::scoped(&client, namespace.as_deref());
+    let secrets: Api<Secret> = kubernetes::scoped(&client, namespace.as_deref());
+    let (webhook_store, webhook_writer) = reflector::store();
+    let (secret_store, secret_writer) = reflector::store();
+    let mut webhooks =
+        watcher(webhooks, watcher::Config::default()).default_backoff().reflect(webhook_writer).boxed();
+    let mut secrets = watcher(secrets, watcher::Config::default().labels(IDENTITIES_SELECTOR))
+        .default_backoff()
+        .reflect(secret_writer)
+        .boxed();
+    let (mut webhooks_read, mut secrets_read) = (false, false);
+    loop {
+        // The stores hold an event before it is seen here.
+        let touched = tokio::select! {
+            () = stop.cancelled() => break,
+            Some(event) = webhooks.next() => touched(event, &mut webhooks_read, "webhooks"),
+            Some(event) = secrets.next() => touched(event, &mut secrets_read, "identities"),
+        };
+        if !(webhooks_read && secrets_read) {
+            continue;
+        }
+        match touched {
+            Touched::Nothing => {}
+            Touched::All => registry.sync_all(&webhook_store, &secret_store),
+            Touched::Webhook(webhook) => registry.sync(&webhook, &webhook_store, &secret_store),
+        }
+    }
+    registry.finish().await;
+}
+
+enum Touched {
+    Nothing,
+    Webhook(WebhookKey),
+    All,
+}
+
+fn touched<K: Identified>(event: watcher::Result<Event<K>>, read: &mut bool, what: &str) -> Touched {
+    match event {
+        Ok(Event::Apply(object) | Event::Delete(object)) => {
+            object.webhook().map_or(Touched::Nothing, Touched::Webhook)
+        }
+        Ok(Event::InitDone) => {
+            *read = true;
+            Touched::All
+        }
+        Ok(Event::Init | Event::InitApply(_)) => Touched::Nothing,
+        Err(error) => {
+            tracing::warn!(%error, "cannot watch {what}; deliveries go on with what is loaded");
+            Touched::Nothing
+        }
+    }
+}
+
+/// An object that tells something of a webhook.
+trait Identified {
+    fn webhook(&self) -> Option<WebhookKey>;
+}
+
+impl Identified for OutboundWebhook {
+    fn webhook(&self) -> Option<WebhookKey> {
+        kubernetes::key(self)
+    }
+}
+
+impl Identified for Secret {
+    fn webhook(&self) -> Option<WebhookKey> {
+        let WebhookKey { namespace, name } = kubernetes::key(self)?;
+        Some(WebhookKey { namespace, name: OutboundWebhook::of_identities(&name)?.to_owned() })
+    }
+}

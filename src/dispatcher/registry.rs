@@ -1,0 +1,148 @@
+//! The workers that run, one a webhook.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::runtime::reflector::{ObjectRef, Store};
+use tokio::{sync::watch, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Identified as _,
+    assign::{Built, assign},
+};
+use crate::{
+    api::v1alpha1::OutboundWebhook,
+    clock::Clock,
+    deliver::{Assignment, Worker},
+    event::WebhookKey,
+    ingest::{Known, Webhooks},
+    queue::Queue,
+};
+
+/// Which webhooks there are: what ingest reads. `None` until the first time they have all been read.
+#[derive(Debug, Default)]
+pub(super) struct Names(RwLock<Option<HashSet<WebhookKey>>>);
+
+impl Webhooks for Names {
+    fn knows(&self, webhook: &WebhookKey) -> Known {
+        match &*self.0.read().unwrap_or_else(PoisonError::into_inner) {
+            None => Known::NotYet,
+            Some(names) if names.contains(webhook) => Known::Yes,
+            Some(_) => Known::No,
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+}
+
+struct Running {
+    assignment: watch::Sender<Assignment>,
+    built: Option<Built>,
+    stop: CancellationToken,
+}
+
+pub(super) struct Registry<Q, C> {
+    queue: Arc<Q>,
+    clock: C,
+    stop: CancellationToken,
+    names: Arc<Names>,
+    running: HashMap<WebhookKey, Running>,
+    workers: JoinSet<()>,
+}
+
+impl<Q: Queue, C: Clock + Clone> Registry<Q, C> {
+    pub(super) fn new(queue: Arc<Q>, clock: C, stop: CancellationToken) -> Self {
+        Self { queue, clock, stop, names: Arc::default(), running: HashMap::new(), workers: JoinSet::new() }
+    }
+
+    pub(super) fn known(&self) -> Arc<Names> {
+        Arc::clone(&self.names)
+    }
+
+    /// Brings every worker in line, and ends those whose webhook is gone.
+    pub(super) fn sync_all(&mut self, webhooks: &Store<OutboundWebhook>, secrets: &Store<Secret>) {
+        let present: HashSet<_> = webhooks.state().iter().filter_map(|webhook| webhook.webhook()).collect();
+        let gone: Vec<_> = self.running.keys().filter(|key| !present.contains(key)).cloned().collect();
+        *self.names.0.write().unwrap_or_else(PoisonError::into_inner) = Some(present.clone());
+        for key in present.iter().chain(&gone) {
+            self.sync(key, webhooks, secrets);
+        }
+    }
+
+    /// Brings one worker in line with its webhook.
+    pub(super) fn sync(
+        &mut self,
+        key: &WebhookKey,
+        webhooks: &Store<OutboundWebhook>,
+        secrets: &Store<Secret>,
+    ) {
+        // Workers that have ended are reaped as others change.
+        while self.workers.try_join_next().is_some() {}
+        let webhook = webhooks.get(&ObjectRef::new(&key.name).within(&key.namespace));
+        let Some(webhook) = webhook.filter(|webhook| webhook.metadata.deletion_timestamp.is_none()) else {
+            self.end(key);
+            return;
+        };
+        let identities = OutboundWebhook::identities_name(&key.name);
+        let secret = secrets.get(&ObjectRef::new(&identities).within(&key.namespace));
+        let running = self.running.entry(key.clone()).or_insert_with(|| {
+            let (assignment, receiver) = watch::channel(Assignment::Hold("starting"));
+            let stop = self.stop.child_token();
+            let worker = Worker {
+                webhook: key.clone(),
+                queue: Arc::clone(&self.queue),
+                assignment: receiver,
+                clock: self.clock.clone(),
+                stop: stop.clone(),
+            };
+            self.workers.spawn(worker.run());
+            Running { assignment, built: None, stop }
+        });
+        let assignment = assign(&webhook, secret.as_deref(), &mut running.built);
+        report(key, &running.assignment.borrow(), &assignment);
+        running.assignment.send_replace(assignment);
+        if let Some(names) = &mut *self.names.0.write().unwrap_or_else(PoisonError::into_inner) {
+            names.insert(key.clone());
+        }
+    }
+
+    /// Its events stay in the queue: a webhook that is made again under the name goes on with them.
+    fn end(&mut self, key: &WebhookKey) {
+        if let Some(names) = &mut *self.names.0.write().unwrap_or_else(PoisonError::into_inner) {
+            names.remove(key);
+        }
+        if let Some(running) = self.running.remove(key) {
+            tracing::info!(webhook = %key, "gone");
+            running.stop.cancel();
+        }
+    }
+
+    /// Waits for the workers, once they have been stopped.
+    pub(super) async fn finish(mut self) {
+        while self.workers.join_next().await.is_some() {}
+    }
+}
+
+/// Tells what changed, once.
+fn report(webhook: &WebhookKey, before: &Assignment, after: &Assignment) {
+    match (before, after) {
+        (Assignment::Hold(was), Assignment::Hold(reason)) if was == reason => {}
+        (_, Assignment::Hold(reason)) => tracing::info!(%webhook, reason, "holds"),
+        (Assignment::Deliver(was), Assignment::Deliver(is)) if Arc::ptr_eq(&was.client, &is.client) => {}
+        (_, Assignment::Deliver(target)) => {
+            let identity = target.client.identity();
+            tracing::info!(
+                %webhook,
+                identifier = identity.map(|facts| facts.identifier.as_str()),
+                fingerprint = identity.map(|facts| facts.fingerprint_sha256.as_str()),
+                "delivers"
+            );
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! The CloudEvents HTTP protocol binding 1.0.2: what comes in, in binary, structured and batch mode, and
+//! what goes out, in binary mode. A body that is no CloudEvent is wrapped.
+
+use std::collections::BTreeMap;
+
+use data_encoding::BASE64;
+use jiff::Timestamp;
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::{Event, WebhookKey};
+use crate::limits;
+
+/// The type of a body that is no CloudEvent.
+pub const EVENT_TYPE_HEADER: &str = "postrider-event-type";
+/// Its type where the header is not there.
+pub const DEFAULT_EVENT_TYPE: &str = "dev.postrider.event";
+
+const STRUCTURED: &str = "application/cloudevents+json";
+const BATCH: &str = "application/cloudevents-batch+json";
+
+/// Section 3.1.3.2: space, double quote, percent, and what is not printable ASCII.
+const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
+
+/// Why a request holds no event.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotAnEvent {
+    /// A required attribute is not there, or empty.
+    #[error("the CloudEvents attribute {0:?} is missing or empty")]
+    Missing(&'static str),
+    /// Another version of the specification.
+    #[error("specversion {0:?} is not supported: it must be \"1.0\"")]
+    Version(String),
+    /// A name with other letters than a-z and 0-9.
+    #[error("{0:?} is no name of a CloudEvents attribute: a-z and 0-9 only")]
+    Name(String),
+    /// A value that is no string, number or boolean, or not UTF-8.
+    #[error("the CloudEvents attribute {0:?} has a value that is not allowed")]
+    Value(String),
+    /// Not JSON of the expected shape.
+    #[error("the body is not {0}")]
+    Json(&'static str),
+    /// `data_base64` cannot be decoded.
+    #[error("data_base64 is not valid base64")]
+    Base64,
+    /// A bound was exceeded.
+    #[error("the event has more than {0} {1} of attributes")]
+    Limit(usize, &'static str),
+}
+
+/// Reads the events of a request to one webhook, each with an id of its own.
+pub fn read(
+    webhook: &WebhookKey,
+    headers: &HeaderMap,
+    body: &[u8],
+    now: Timestamp,
+) -> Result<Vec<Event>, NotAnEvent> {
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let media_type = content_type.and_then(|value| value.split(';').next()).unwrap_or_default().trim();
+    let new = |attributes, body| Event {
+        id: Uuid::now_v7(),
+        webhook: webhook.clone(),
+        accepted_at: now,
+        attributes,
+        body,
+    };
+    let events = if media_type.eq_ignore_ascii_case(STRUCTURED) {
+        let value = serde_json::from_slice(body).map_err(|_| NotAnEvent::Json("a CloudEvent in JSON"))?;
+        let (attributes, body) = structured(value)?;
+        vec![new(attributes, body)]
+    } else if media_type.eq_ignore_ascii_case(BATCH) {
+        let batch: Vec<Value> =
+            serde_json::from_slice(body).map_err(|_| NotAnEvent::Json("a JSON array of CloudEvents"))?;
+        let read = |value| structured(value).map(|(attributes, body)| new(attributes, body));
+        batch.into_iter().map(read).collect::<Result<_, _>>()?
+    } else if headers.contains_key("ce-specversion") {
+        vec![new(binary(headers, content_type)?, body.to_vec())]
+    } else {
+        let mut event = new(BTreeMap::new(), body.to_vec());
+        event.attributes = wrap(&event, headers, content_type)?;
+        vec![event]
+    };
+    events.iter().try_for_each(|event| check(&event.attributes))?;
+    Ok(events)
+}
+
+/// The headers of an event in binary mode.
+pub fn write(event: &Event) -> Result<HeaderMap, InvalidHeaderValue> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in &event.attributes {
+        if name == "datacontenttype" {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_str(value)?);
+        } else if let Ok(header) = HeaderName::try_from(format!("ce-{name}")) {
+            let value = utf8_percent_encode(value, ESCAPED).to_string();
+            headers.insert(header, HeaderValue::from_str(&value)?);
+        }
+    }
+    Ok(headers)
+}
+
+fn binary(headers: &HeaderMap, content_type: Option<&str>) -> Result<BTreeMap<String, String>, NotAnEvent> {
+    let mut attributes = BTreeMap::new();
+    for (header, value) in headers {
+        let Some(name) = header.as_str().strip_prefix("ce-") else { continue };
+        attributes.insert(name.to_owned(), header_text(name, value)?);
+    }
+    if let Some(content_type) = content_type {
+        attributes.insert("datacontenttype".to_owned(), content_type.to_owned());
+    }
+    Ok(attributes)
+}
+
+fn header_text(name: &str, value: &HeaderValue) -> Result<String, NotAnEvent> {
+    let text = std::str::from_utf8(value.as_bytes()).ok();
+    let text = text.and_then(|text| percent_decode_str(text).decode_utf8().ok());
+    text.map(std::borrow::Cow::into_owned).ok_or_else(|| NotAnEvent::Value(name.to_owned()))
+}
+
+fn structured(value: Value) -> Result<(BTreeMap<String, String>, Vec<u8>), NotAnEvent> {
+    let Value::Object(mut fields) = value else { return Err(NotAnEvent::Json("a CloudEvent in JSON")) };
+    let present = |value: &Value| !value.is_null();
+    let data = fields.remove("data").filter(present);
+    let data_base64 = fields.remove("data_base64").filter(present);
+    let mut attributes = BTreeMap::new();
+    for (name, value) in fields {
+        let value = match value {
+            Value::Null => continue,
+            Value::String(text) => text,
+            Value::Bool(flag) => flag.to_string(),
+            Value::Number(number) => number.to_string(),
+            Value::Array(_) | Value::Object(_) => return Err(NotAnEvent::Value(name)),
+        };
+        attributes.insert(name, value);
+    }
+    let body = match (data, data_base64) {
+        (None, None) => Vec::new(),
+        (None, Some(Value::String(text))) => {
+            BASE64.decode(text.as_bytes()).map_err(|_| NotAnEvent::Base64)?
+        }
+        (None, Some(_)) => return Err(NotAnEvent::Base64),
+        (Some(Value::String(text)), None) if !is_json(attributes.get("datacontenttype")) => text.into_bytes(),
+        (Some(data), None) => {
+            attributes.entry("datacontenttype".to_owned()).or_insert_with(|| "application/json".to_owned());
+            data.to_string().into_bytes()
+        }
+        (Some(_), Some(_)) => return Err(NotAnEvent::Json("an event with either data or data_base64")),
+    };
+    Ok((attributes, body))
+}
+
+/// JSON format 1.0.2, section 3.1.1: without a content type, data is JSON.
+fn is_json(content_type: Option<&String>) -> bool {
+    let Some(content_type) = content_type else { return true };
+    let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    media_type.ends_with("/json") || media_type.ends_with("+json")
+}
+
+fn wrap(
+    event: &Event,
+    headers: &HeaderMap,
+    content_type: Option<&str>,
+) -> Result<BTreeMap<String, String>, NotAnEvent> {
+    let event_type = headers.get(EVENT_TYPE_HEADER).map(|value| header_text("type", value)).transpose()?;
+    let WebhookKey { namespace, name } = &event.webhook;
+    Ok([
+        ("specversion", "1.0".to_owned()),
+        ("id", event.id.to_string()),
+        ("source", format!("/namespaces/{namespace}/outboundwebhooks/{name}")),
+        ("type", event_type.unwrap_or_else(|| DEFAULT_EVENT_TYPE.to_owned())),
+        ("time", event.accepted_at.to_string()),
+        ("datacontenttype", content_type.unwrap_or("application/octet-stream").to_owned()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into())
+}
+
+fn check(attributes: &BTreeMap<String, String>) -> Result<(), NotAnEvent> {
+    for name in ["specversion", "id", "source", "type"] {
+        if attributes.get(name).is_none_or(String::is_empty) {
+            return Err(NotAnEvent::Missing(name));
+        }
+    }
+    if attributes["specversion"] != "1.0" {
+        return Err(NotAnEvent::Version(attributes["specversion"].clone()));
+    }
+    if attributes.len() > limits::EVENT_ATTRIBUTES {
+        return Err(NotAnEvent::Limit(limits::EVENT_ATTRIBUTES, "names"));
+    }
+    let bytes: usize = attributes.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if bytes > limits::EVENT_ATTRIBUTE_BYTES {
+        return Err(NotAnEvent::Limit(limits::EVENT_ATTRIBUTE_BYTES, "bytes"));
+    }
+    for (name, value) in attributes {
+        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()) {
+            return Err(NotAnEvent::Name(name.clone()));
+        }
+        // Goes out unescaped, as Content-Type.
+        if name == "datacontenttype" && HeaderValue::from_str(value).is_err() {
+            return Err(NotAnEvent::Value(name.clone()));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_bytes(v.as_bytes()).unwrap()))
+            .collect()
+    }
+
+    fn read_all(pairs: &[(&'static str, &str)], body: &str) -> Result<Vec<Event>, NotAnEvent> {
+        let webhook = WebhookKey { namespace: "shop".into(), name: "partner".into() };
+        read(&webhook, &headers(pairs), body.as_bytes(), Timestamp::UNIX_EPOCH)
+    }
+
+    const BINARY: [(&str, &str); 4] =
+        [("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-source", "/shop"), ("ce-type", "order.paid")];
+
+    #[test]
+    fn binary_mode_goes_out_as_it_came_in() {
+        let mut pairs = BINARY.to_vec();
+        pairs.extend([
+            ("content-type", "text/plain; charset=utf-8"),
+            ("ce-subject", "Euro%20%E2%82%AC %22x%22"),
+        ]);
+        let event = &read_all(&pairs, "paid").unwrap()[0];
+        assert_eq!(event.attributes["subject"], "Euro \u{20ac} \"x\"");
+        assert_eq!(event.body, b"paid");
+        let out = write(event).unwrap();
+        assert_eq!(out["ce-subject"], "Euro%20%E2%82%AC%20%22x%22");
+        assert_eq!(out["content-type"], "text/plain; charset=utf-8");
+        assert_eq!((out["ce-id"].as_bytes(), out["ce-type"].as_bytes()), (&b"1"[..], &b"order.paid"[..]));
+    }
+
+    #[test]
+    fn structured_mode_gives_data_in_its_own_form() {
+        let event = |data: &str| {
+            let body = format!(r#"{{"specversion":"1.0","id":"1","source":"/s","type":"t",{data}}}"#);
+            read_all(&[("content-type", "application/cloudevents+json; charset=utf-8")], &body)
+                .map(|mut e| e.remove(0))
+        };
+        let json = event(r#""data":{"a":[1,null]}"#).unwrap();
+        assert_eq!(
+            (json.body.as_slice(), json.attributes["datacontenttype"].as_str()),
+            (&br#"{"a":[1,null]}"#[..], "application/json")
+        );
+        assert_eq!(event(r#""data":"x""#).unwrap().body, br#""x""#);
+        assert_eq!(event(r#""datacontenttype":"text/plain","data":"x""#).unwrap().body, b"x");
+        assert_eq!(event(r#""data_base64":"AP8=""#).unwrap().body, [0, 255]);
+        assert_eq!(event(r#""n":1,"b":true"#).unwrap().attributes["n"], "1");
+        assert_eq!(event(r#""data_base64":"?""#).unwrap_err(), NotAnEvent::Base64);
+        assert_eq!(event(r#""nested":{}"#).unwrap_err(), NotAnEvent::Value("nested".into()));
+    }
+
+    #[test]
+    fn a_batch_is_all_or_nothing() {
+        let batch = [("content-type", "application/cloudevents-batch+json")];
+        let good = r#"{"specversion":"1.0","id":"1","source":"/s","type":"t"}"#;
+        assert_eq!(read_all(&batch, &format!("[{good},{good}]")).unwrap().len(), 2);
+        assert_eq!(
+            read_all(&batch, &format!("[{good},{{}}]")).unwrap_err(),
+            NotAnEvent::Missing("specversion")
+        );
+    }
+
+    #[test]
+    fn what_is_no_cloudevent_is_wrapped() {
+        let event = &read_all(&[("postrider-event-type", "order.paid"), ("content-type", "text/plain")], "x")
+            .unwrap()[0];
+        let expected = [
+            ("datacontenttype", "text/plain"),
+            ("id", &event.id.to_string()),
+            ("source", "/namespaces/shop/outboundwebhooks/partner"),
+            ("specversion", "1.0"),
+            ("time", "1970-01-01T00:00:00Z"),
+            ("type", "order.paid"),
+        ];
+        assert_eq!(event.attributes, expected.map(|(n, v)| (n.to_owned(), v.to_owned())).into());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let with = |change: (&'static str, &str)| {
+            let pairs: Vec<_> = BINARY.into_iter().filter(|(n, _)| *n != change.0).chain([change]).collect();
+            read_all(&pairs, "").unwrap_err()
+        };
+        assert_eq!(with(("ce-type", "")), NotAnEvent::Missing("type"));
+        assert_eq!(with(("ce-specversion", "0.3")), NotAnEvent::Version("0.3".into()));
+        assert_eq!(with(("ce-my-name", "x")), NotAnEvent::Name("my-name".into()));
+        assert_eq!(with(("ce-subject", "%ff")), NotAnEvent::Value("subject".into()));
+        let long = "x".repeat(limits::EVENT_ATTRIBUTE_BYTES);
+        assert_eq!(with(("ce-subject", &long)), NotAnEvent::Limit(limits::EVENT_ATTRIBUTE_BYTES, "bytes"));
+    }
+}
