@@ -10,6 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroizing;
 
 pub use facts::{Facts, FactsError, fingerprint};
+pub(crate) use name::rfc4514;
 
 /// A certificate chain with its private key.
 #[derive(Clone)]
