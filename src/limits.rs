@@ -10,8 +10,11 @@ pub const KEYSTORE_BYTES: usize = 128 * 1024;
 pub const BER_DEPTH: usize = 24;
 /// Iterations of one key derivation.
 pub const KDF_ITERATIONS: u64 = 1_000_000;
-/// Iterations of all key derivations of one file together.
-pub const KDF_ITERATIONS_TOTAL: u64 = 2_000_000;
+/// Iterations of all key derivations of one file together. GnuTLS and NSS derive four times at 600,000.
+pub const KDF_ITERATIONS_TOTAL: u64 = 4_000_000;
+/// Work of all key derivations of one file together, in blocks of SHA-256 (or what takes as long): the
+/// digests differ by a factor of four, and one iteration may be several blocks. Half a second.
+pub const KDF_STEPS_TOTAL: u64 = 12_000_000;
 /// Memory of one scrypt derivation, bytes.
 pub const SCRYPT_BYTES: u64 = 32 * 1024 * 1024;
 /// Parallelism of one scrypt derivation.
@@ -22,10 +25,14 @@ pub const KEYSTORE_KEYS: usize = 16;
 pub const KEYSTORE_CERTIFICATES: usize = 64;
 /// Length of a chain, leaf included.
 pub const CHAIN_LENGTH: usize = 10;
+/// Signatures verified to order one chain.
+pub const CHAIN_SIGNATURES: usize = 32;
 /// Keystores opened at one time, so that a slow one leaves a core to the others.
 pub const KEYSTORES_AT_ONCE: usize = 2;
 /// Modulus of an RSA key, bits, at least.
 pub const RSA_BITS: usize = 2048;
+/// Modulus of an RSA key, bits, at most: what the TLS library signs with.
+pub const RSA_BITS_AT_MOST: usize = 8192;
 /// Below this lifetime left, a certificate carries a warning.
 pub const EXPIRING_SOON: Duration = Duration::from_hours(30 * 24);
 

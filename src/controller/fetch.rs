@@ -126,30 +126,12 @@ impl Objects<'_> {
         let Some(secret) = self.get::<Secret>("read the keystore", name).await? else {
             return Ok(Err(secret_not_found("mtls.active.secretRef", name)));
         };
-        let key = match &certificate.secret_ref.key {
-            Some(key) => key.as_str(),
-            None => match KEYSTORE_KEYS.into_iter().find(|key| has(secret.data.as_ref(), key)) {
-                Some(key) => key,
-                None => {
-                    let wanted = KEYSTORE_KEYS.join(", ");
-                    return Ok(Err(key_not_found(
-                        "mtls.active.secretRef",
-                        "Secret",
-                        name,
-                        &wanted,
-                        secret.data.as_ref(),
-                    )));
-                }
-            },
-        };
-        let Some(bytes) = value(secret.data.as_ref(), key) else {
-            return Ok(Err(key_not_found(
-                "mtls.active.secretRef",
-                "Secret",
-                name,
-                key,
-                secret.data.as_ref(),
-            )));
+        let key = certificate.secret_ref.key.as_deref();
+        let key = key.or_else(|| KEYSTORE_KEYS.into_iter().find(|key| has(secret.data.as_ref(), key)));
+        let Some((key, bytes)) = key.and_then(|key| Some((key, value(secret.data.as_ref(), key)?))) else {
+            let wanted = key.map_or_else(|| KEYSTORE_KEYS.join(", "), str::to_owned);
+            let field = "mtls.active.secretRef";
+            return Ok(Err(key_not_found(field, "Secret", name, &wanted, secret.data.as_ref())));
         };
         let password =
             match self.password("mtls.active.passwordSecretRef", &certificate.password_secret_ref).await? {

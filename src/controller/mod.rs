@@ -100,7 +100,7 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) {
     tracing::info!(namespace = options.namespace.as_deref().unwrap_or("all"), "reconciles");
     watch::controller(&client, options.namespace.as_deref())
         .graceful_shutdown_on(stop.cancelled_owned())
-        .run(reconcile, retry, context)
+        .run(reconcile, |webhook, error, context| retry(&webhook, error, &context), context)
         .for_each(async |result| {
             // A failed reconcile has been logged where it failed.
             if let Err(kube::runtime::controller::Error::QueueError(error)) = result {
@@ -142,11 +142,11 @@ fn wait(moment: Option<jiff::Timestamp>, now: jiff::Timestamp) -> Duration {
 }
 
 /// After a failure: exponential backoff of this webhook, which delays no other.
-fn retry(webhook: Arc<OutboundWebhook>, error: &Error, context: Arc<Context>) -> Action {
-    let failures = context.failed(&webhook);
+fn retry(webhook: &OutboundWebhook, error: &Error, context: &Context) -> Action {
+    let failures = context.failed(webhook);
     let (first, longest) = limits::RECONCILE_RETRY;
     let delay = first.saturating_mul(1_u32.checked_shl(failures - 1).unwrap_or(u32::MAX)).min(longest);
-    tracing::warn!(webhook = %ObjectRef::from_obj(&*webhook), %error, again_in = ?delay, "not reconciled");
+    tracing::warn!(webhook = %ObjectRef::from_obj(webhook), %error, again_in = ?delay, "not reconciled");
     Action::requeue(delay)
 }
 
@@ -175,7 +175,7 @@ mod tests {
         let after = |duration| now + SignedDuration::try_from(duration).unwrap();
         let soon = Duration::from_millis(1_234_567);
         assert_eq!(wait(Some(after(soon)), now), soon);
-        assert_eq!(wait(Some(after(Duration::from_secs(400 * 24 * 3600))), now), limits::LONGEST_REQUEUE);
+        assert_eq!(wait(Some(after(Duration::from_hours(400 * 24))), now), limits::LONGEST_REQUEUE);
         assert_eq!(wait(Some(now - SignedDuration::from_secs(1)), now), Duration::ZERO);
         assert_eq!(wait(None, now), limits::LONGEST_REQUEUE);
     }

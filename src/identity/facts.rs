@@ -53,7 +53,7 @@ impl Facts {
     pub fn of(chain: &[CertificateDer<'_>], alias: Option<String>) -> Result<Self, FactsError> {
         let leaf = chain.first().ok_or(FactsError::Empty)?;
         let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| FactsError::Malformed)?;
-        let time = |t: i64| Timestamp::from_second(t).map_err(|_| FactsError::Validity);
+        let time = |t: i64| Timestamp::from_second(clamped(t)).map_err(|_| FactsError::Validity);
         let validity = certificate.validity();
         let serial_number = serial(certificate.raw_serial());
         Ok(Self {
@@ -78,6 +78,11 @@ impl Facts {
     pub fn is_expired_at(&self, now: Timestamp) -> bool {
         now > self.valid_till
     }
+}
+
+/// RFC 5280, 4.1.2.5: 99991231235959Z stands for "no end", and lies just behind the calendar's.
+fn clamped(seconds: i64) -> i64 {
+    seconds.min(Timestamp::MAX.as_second())
 }
 
 /// SHA-256 of a certificate's DER, lower-case hex.

@@ -13,6 +13,7 @@ use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroizing;
 
 pub use facts::{Facts, FactsError, fingerprint};
+pub(crate) use name::rfc4514;
 pub use slots::{ACTIVE_CERTIFICATE, ACTIVE_KEY, PemError, Slots, chain_to_pem};
 pub use tls::{TlsError, client_config};
 pub use trust::{TRUSTED, Trust, TrustError, parse_bundle};

@@ -2,21 +2,61 @@
 //!
 //! No Kubernetes, no I/O, no clock of its own.
 
+mod ber;
+mod budget;
+mod chain;
+mod fault;
+mod hash;
+mod jks;
+mod kdf;
+mod key;
+mod lint;
+mod mac;
+mod oid;
+mod password;
+mod pbe;
+mod pkcs12;
 mod reason;
+mod select;
+mod sniff;
+mod store;
 
 use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 
-use crate::identity::{Facts, Identity};
+use crate::{
+    identity::{Facts, Identity},
+    limits::KEYSTORE_BYTES,
+};
+use budget::Budget;
+use fault::Fault;
 pub use reason::{Reason, WarningReason};
+use sniff::{Kind, sniff};
+use store::{Keyring, Store};
 
 /// The formats that are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// RFC 7292.
     Pkcs12,
-    /// Java KeyStore, versions 1 and 2, and JCEKS.
+    /// `JavaKeyStore`, versions 1 and 2, and JCEKS.
     Jks,
+}
+
+impl Format {
+    /// The name as it stands in the resource.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pkcs12 => "PKCS12",
+            Self::Jks => "JKS",
+        }
+    }
+}
+
+impl std::fmt::Display for Format {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// A keystore and all that it takes to open it.
@@ -72,12 +112,59 @@ pub struct Refusal {
 
 /// Opens a keystore and picks its identity.
 pub fn load(request: &Request<'_>) -> Result<Loaded, Refusal> {
-    let _ = request;
-    Err(Refusal { reason: Reason::NotAKeystore, message: String::new(), facts: None })
+    let mut format = None;
+    open(request, &mut format).map_err(|fault| fault.refuse(request, format))
+}
+
+fn open(request: &Request<'_>, format: &mut Option<Format>) -> Result<Loaded, Fault> {
+    let mut budget = Budget::default();
+    let mut keyring = Keyring::new(request.password, request.key_password);
+    let store = read(request, format, &mut keyring, &mut budget)?;
+    let selected = select::select(&store, &keyring, request, &mut budget)?;
+    let without_newline = keyring.store().first().is_some_and(|used| used.without_newline);
+    let warnings = lint::lint(request, &store, &selected, without_newline);
+    Ok(Loaded { identity: selected.identity, format: store.format, warnings })
+}
+
+/// Reads a store, its keys still sealed.
+fn read(
+    request: &Request<'_>,
+    format: &mut Option<Format>,
+    keyring: &mut Keyring,
+    budget: &mut Budget,
+) -> Result<Store, Fault> {
+    let found = request.bytes.len();
+    if found > KEYSTORE_BYTES {
+        return Err(Fault::Limit {
+            what: "bytes of the file",
+            found: found as u64,
+            limit: KEYSTORE_BYTES as u64,
+        });
+    }
+    let kind = sniff(request.bytes)?;
+    *format = Some(if kind == Kind::Pkcs12 { Format::Pkcs12 } else { Format::Jks });
+    match kind {
+        Kind::Pkcs12 => pkcs12::read(request.bytes, keyring, budget),
+        Kind::Jks | Kind::Jceks => jks::read(request.bytes, keyring),
+    }
 }
 
 /// Opens a trust store: the certificates that it trusts, without its keys.
 pub fn load_trust_store(request: &Request<'_>) -> Result<Vec<CertificateDer<'static>>, Refusal> {
-    let _ = request;
-    Err(Refusal { reason: Reason::NotAKeystore, message: String::new(), facts: None })
+    let mut format = None;
+    trusted(request, &mut format).map_err(|fault| fault.refuse(request, format))
+}
+
+fn trusted(
+    request: &Request<'_>,
+    format: &mut Option<Format>,
+) -> Result<Vec<CertificateDer<'static>>, Fault> {
+    let mut keyring = Keyring::new(request.password, None);
+    let store = read(request, format, &mut keyring, &mut Budget::default())?;
+    select::parse(&store.certificates)?;
+    // A store with a key is a keystore by its purpose; its chain is still what it trusts.
+    if store.certificates.is_empty() {
+        return Err(Fault::NoCertificate { alias: None });
+    }
+    Ok(store.certificates.into_iter().map(|entry| CertificateDer::from(entry.der)).collect())
 }

@@ -64,5 +64,21 @@ reasons! {
         FormatMismatch,
         /// The password worked only without the newline at its end.
         PasswordTrailingNewline,
+        /// The store has no MAC.
+        NoIntegrity,
+        /// Keys beside the chosen one cannot be used.
+        UnusableKeys,
+        /// The leaf is a certificate authority's.
+        CertificateAuthority,
+        /// The leaf's extended key usage has no clientAuth.
+        ClientAuthMissing,
+        /// The leaf stands alone, and is not its own issuer.
+        ChainIncomplete,
+        /// The chain breaks, while certificates of other authorities are in the store.
+        IntermediateMissing,
+        /// A certificate of the chain is signed over SHA-1 or MD5.
+        WeakSignature,
+        /// Under 30 days are left.
+        ExpiresSoon,
     }
 }

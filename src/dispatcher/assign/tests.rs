@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{api::v1alpha1::OutboundWebhook, identity::tests::identity};
 
-fn webhook(spec: Value) -> OutboundWebhook {
+fn webhook(spec: &Value) -> OutboundWebhook {
     let mut full = json!({ "endpoint": { "url": "https://partner.example/hooks" } });
     full.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
     serde_json::from_value(json!({
@@ -19,23 +19,21 @@ fn webhook(spec: Value) -> OutboundWebhook {
 }
 
 fn mtls() -> OutboundWebhook {
-    webhook(json!({ "mtls": { "active": {
+    webhook(&json!({ "mtls": { "active": {
         "secretRef": { "name": "s" }, "format": "PKCS12", "passwordSecretRef": { "name": "p", "key": "password" },
     } } }))
 }
 
 fn secret(generation: &str, slots: &Slots) -> Secret {
-    let mut secret = Secret::default();
-    secret.metadata = serde_json::from_value(json!({
+    let metadata = serde_json::from_value(json!({
         "name": "partner-identities", "namespace": "shop",
         "annotations": { GENERATION_ANNOTATION: generation },
         "ownerReferences": [{ "apiVersion": "v", "kind": "k", "name": "n", "uid": "u1", "controller": true }],
     }))
     .unwrap();
-    let data = slots.to_pem().unwrap();
-    secret.data =
-        Some(data.into_iter().map(|(k, v)| (k.to_owned(), k8s_openapi::ByteString(v.to_vec()))).collect());
-    secret
+    let data = slots.to_pem().unwrap().into_iter();
+    let data = data.map(|(key, value)| (key.to_owned(), k8s_openapi::ByteString(value.to_vec()))).collect();
+    Secret { metadata, data: Some(data), ..Secret::default() }
 }
 
 fn accepted(name: &str) -> Slots {
@@ -165,7 +163,7 @@ fn mtls_without_its_certificate_holds_in_every_way() {
 
 #[test]
 fn plain_https_needs_no_secret_and_uses_none() {
-    let plain = webhook(json!({}));
+    let plain = webhook(&json!({}));
     assert_eq!(client(assign(&plain, None, &mut None)).identity(), None);
     let left_over = secret("2", &accepted("CN=shop"));
     assert_eq!(client(assign(&plain, Some(&left_over), &mut None)).identity(), None);
@@ -173,7 +171,7 @@ fn plain_https_needs_no_secret_and_uses_none() {
 
 #[test]
 fn a_bundle_that_is_asked_for_and_not_there_trusts_nobody() {
-    let private = webhook(json!({ "endpoint": {
+    let private = webhook(&json!({ "endpoint": {
         "url": "https://partner.example", "trust": { "caBundleRef": { "name": "ca" } },
     } }));
     assert_eq!(
