@@ -1,0 +1,22 @@
+.PHONY: demo test lint crds ci help
+
+help: ## what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: ## from kubectl apply to an event delivered over mTLS (KEEP=1 stays up, CLUSTER=current uses yours)
+	@CLUSTER='$(CLUSTER)' KEEP='$(KEEP)' examples/demo
+
+test: ## units, and tests against a real API server
+	tests/cluster/build >/dev/null
+	cargo test
+
+lint: ## formatting, clippy, generated files
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	cargo run --quiet -- crd | diff crds/outboundwebhooks.yaml - # otherwise: make crds
+
+crds: ## write crds/ anew from the types
+	cargo run --quiet -- crd > crds/outboundwebhooks.yaml
+
+ci: ## all of the above, in turn, with times
+	.ci/run
