@@ -1,0 +1,17 @@
+//! Tests of the programs against a real API server.
+//!
+//! One program, so that they share one control plane. `cargo test --test e2e -- NAME` runs those whose
+//! name holds NAME. `tests/cluster/README.md` tells what it needs and which variables it knows.
+
+// A test says what it found by panicking.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::process::ExitCode;
+
+#[macro_use]
+mod harness;
+mod harness_selftest;
+
+fn main() -> ExitCode {
+    harness::run(vec![harness_selftest::tests()])
+}
