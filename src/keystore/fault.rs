@@ -220,7 +220,7 @@ pub(crate) fn name(alias: Option<&str>) -> String {
 }
 
 fn date(time: Timestamp) -> String {
-    time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
+    time.to_string()
 }
 
 /// The way out: the command that writes a keystore again as tools write them today.

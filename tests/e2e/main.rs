@@ -10,8 +10,12 @@ use std::process::ExitCode;
 
 #[macro_use]
 mod harness;
+mod controller;
+mod crd;
+mod delivery;
 mod harness_selftest;
+mod scene;
 
 fn main() -> ExitCode {
-    harness::run(vec![harness_selftest::tests()])
+    harness::run(vec![harness_selftest::tests(), crd::tests(), controller::tests(), delivery::tests()])
 }

@@ -63,3 +63,15 @@ impl OutboundWebhook {
 pub fn custom_resource_definition() -> CustomResourceDefinition {
     OutboundWebhook::crd()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_in_crds_comes_from_the_types() {
+        let generated = serde_saphyr::to_string(&custom_resource_definition()).unwrap();
+        let kept = include_str!("../../../crds/outboundwebhooks.yaml");
+        assert!(generated == kept, "crds/outboundwebhooks.yaml is not what the types say: run `make crds`");
+    }
+}

@@ -122,7 +122,9 @@ impl Cluster {
     }
 
     fn kubectl_tool(&self) -> Tool {
-        Tool::new(&self.kubectl).arg("--kubeconfig", &self.kubeconfig)
+        // Not the person's cache: another cluster may have had this port.
+        let cache = directory::of_run().join("kubectl-cache");
+        Tool::new(&self.kubectl).arg("--kubeconfig", &self.kubeconfig).arg("--cache-dir", cache)
     }
 
     /// A namespace of the test's own, deleted behind its back when it is dropped.

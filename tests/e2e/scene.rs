@@ -1,0 +1,244 @@
+//! What a test of the product starts from: a namespace with a partner's CA, keystores in Secrets, webhooks,
+//! the run's controller, and a dispatcher of its own.
+
+use std::sync::Arc;
+
+use k8s_openapi::{
+    ByteString,
+    api::core::v1::{ConfigMap, Namespace as NamespaceObject, Secret},
+    apimachinery::pkg::apis::meta::v1::Condition,
+};
+use kube::{
+    Api, ResourceExt as _,
+    api::{Patch, PatchParams},
+};
+use postrider::api::v1alpha1::OutboundWebhook;
+use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+
+use crate::harness::{
+    cluster::{Cluster, Namespace},
+    eventually,
+    pki::{self, Keystore},
+    process::{Process, Program},
+};
+
+static CONTROLLER: OnceCell<Process> = OnceCell::const_new();
+
+/// A tenant, with the controller that serves all tenants of the run.
+pub(crate) struct Scene {
+    cluster: Arc<Cluster>,
+    pub(crate) namespace: Namespace,
+}
+
+impl Scene {
+    /// mTLS is enabled.
+    pub(crate) async fn new(cluster: Arc<Cluster>) -> Self {
+        let scene = Self::not_enabled(cluster).await;
+        scene.enable(true).await;
+        scene
+    }
+
+    /// mTLS is not enabled.
+    pub(crate) async fn not_enabled(cluster: Arc<Cluster>) -> Self {
+        CONTROLLER.get_or_init(|| start_controller(&cluster)).await;
+        Self::without_controller(cluster).await
+    }
+
+    /// On a cluster that the run's controller does not serve.
+    pub(crate) async fn without_controller(cluster: Arc<Cluster>) -> Self {
+        let namespace = cluster.namespace().await;
+        let scene = Self { cluster, namespace };
+        let bundle = pki::shared().await.server_authority.root_pem();
+        scene.config_map("partner-ca", &[("ca.crt", &bundle)]).await;
+        scene
+    }
+
+    pub(crate) async fn enable(&self, enabled: bool) {
+        let value = enabled.then_some("enabled");
+        let patch = json!({ "metadata": { "labels": { "postrider.dev/mtls": value } } });
+        Api::<NamespaceObject>::all(self.cluster.client())
+            .patch(self.namespace.name(), &PatchParams::default(), &Patch::Merge(patch))
+            .await
+            .unwrap();
+    }
+
+    pub(crate) async fn config_map(&self, name: &str, data: &[(&str, &str)]) {
+        let data = data.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let metadata = kube::api::ObjectMeta { name: Some(name.to_owned()), ..Default::default() };
+        let map = ConfigMap { metadata, data: Some(data), ..ConfigMap::default() };
+        self.apply_object(&map).await;
+    }
+
+    /// Sets exactly these keys.
+    pub(crate) async fn secret(&self, name: &str, data: &[(&str, &[u8])]) {
+        let data = data.iter().map(|(key, value)| ((*key).to_owned(), ByteString(value.to_vec()))).collect();
+        let metadata = kube::api::ObjectMeta { name: Some(name.to_owned()), ..Default::default() };
+        let secret = Secret { metadata, data: Some(data), ..Secret::default() };
+        self.apply_object(&secret).await;
+    }
+
+    async fn apply_object<K>(&self, object: &K)
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + std::fmt::Debug
+            + serde::Serialize
+            + serde::de::DeserializeOwned,
+    {
+        let api: Api<K> = self.namespace.api();
+        api.patch(&object.name_any(), &PatchParams::apply("test"), &Patch::Apply(object)).await.unwrap();
+    }
+
+    /// The Secrets `<name>-keystore` and `<name>-password`.
+    pub(crate) async fn keystore(&self, name: &str, keystore: &Keystore) {
+        self.secret(&format!("{name}-keystore"), &[(keystore.format.file_name(), &keystore.bytes())]).await;
+        self.password(name, &keystore.password).await;
+    }
+
+    pub(crate) async fn password(&self, name: &str, password: &str) {
+        self.secret(&format!("{name}-password"), &[("password", password.as_bytes())]).await;
+    }
+
+    /// Applies a webhook; `spec` is merged over an endpoint that trusts the partner's CA.
+    pub(crate) async fn webhook(&self, name: &str, url: &str, spec: Value) {
+        let manifest = json!({
+            "apiVersion": "postrider.dev/v1alpha1", "kind": "OutboundWebhook",
+            "metadata": { "name": name }, "spec": merged(url, spec),
+        });
+        self.namespace.apply(&manifest.to_string()).await.succeeded();
+    }
+
+    /// A webhook with the keystore of [`Self::keystore`] under the same name.
+    pub(crate) async fn mtls_webhook(&self, name: &str, url: &str, format: &str) {
+        self.webhook(name, url, json!({ "mtls": { "active": active(name, format) } })).await;
+    }
+
+    pub(crate) fn webhooks(&self) -> Api<OutboundWebhook> {
+        self.namespace.api()
+    }
+
+    /// Waits until the webhook is Ready, as it is written now.
+    pub(crate) async fn ready(&self, name: &str) -> OutboundWebhook {
+        self.condition(name, "Ready", "True", None).await
+    }
+
+    /// Waits until it is not Ready for this reason.
+    pub(crate) async fn not_ready(&self, name: &str, reason: &str) -> OutboundWebhook {
+        self.condition(name, "Ready", "False", Some(reason)).await
+    }
+
+    pub(crate) async fn condition(
+        &self,
+        name: &str,
+        type_: &str,
+        status: &str,
+        reason: Option<&str>,
+    ) -> OutboundWebhook {
+        let what = format!("{type_}={status}, reason {}", reason.unwrap_or("any"));
+        eventually::object(&self.webhooks(), name, &what, |webhook| {
+            condition(webhook, type_).is_some_and(|condition| {
+                condition.status == status
+                    && condition.observed_generation == webhook.metadata.generation
+                    && reason.is_none_or(|reason| condition.reason == reason)
+            })
+        })
+        .await
+    }
+
+    /// A dispatcher of this namespace, with a queue of its own, that is ready.
+    pub(crate) async fn dispatcher(&self) -> Dispatcher {
+        Dispatcher::start(&self.cluster, self.namespace.name(), Arc::new(tempfile::tempdir().unwrap())).await
+    }
+
+    /// One that goes on with the queue of another, which has ended.
+    pub(crate) async fn dispatcher_again(&self, before: &Dispatcher) -> Dispatcher {
+        Dispatcher::start(&self.cluster, self.namespace.name(), Arc::clone(&before.queue)).await
+    }
+}
+
+fn merged(url: &str, spec: Value) -> Value {
+    let mut whole =
+        json!({ "endpoint": { "url": url, "trust": { "caBundleRef": { "name": "partner-ca" } } } });
+    merge(&mut whole, spec);
+    whole
+}
+
+fn merge(into: &mut Value, from: Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (key, value) in from {
+                merge(into.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from,
+    }
+}
+
+/// `mtls.active` for the Secrets of [`Scene::keystore`].
+pub(crate) fn active(name: &str, format: &str) -> Value {
+    json!({
+        "secretRef": { "name": format!("{name}-keystore") },
+        "format": format,
+        "passwordSecretRef": { "name": format!("{name}-password"), "key": "password" },
+    })
+}
+
+pub(crate) fn condition<'a>(webhook: &'a OutboundWebhook, type_: &str) -> Option<&'a Condition> {
+    webhook.status.as_ref()?.conditions.iter().find(|condition| condition.type_ == type_)
+}
+
+pub(crate) async fn start_controller(cluster: &Cluster) -> Process {
+    let controller = Program::postrider("controller").env("KUBECONFIG", cluster.kubeconfig()).start();
+    controller.line_with("reconciles").await;
+    controller
+}
+
+/// A running dispatcher.
+pub(crate) struct Dispatcher {
+    pub(crate) process: Process,
+    address: String,
+    namespace: String,
+    queue: Arc<tempfile::TempDir>,
+    http: reqwest::Client,
+}
+
+impl Dispatcher {
+    async fn start(cluster: &Cluster, namespace: &str, queue: Arc<tempfile::TempDir>) -> Self {
+        let process = Program::postrider("dispatcher")
+            .args(["--namespace", namespace, "--listen", "127.0.0.1:0", "--queue"])
+            .args([queue.path()])
+            .env("KUBECONFIG", cluster.kubeconfig())
+            .start();
+        let line = process.line_with("takes events").await;
+        let line: Value = serde_json::from_str(&line).unwrap();
+        let address = line["address"].as_str().unwrap().to_owned();
+        process.http_ready(&format!("http://{address}/readyz")).await;
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        Self { process, address, namespace: namespace.to_owned(), queue, http }
+    }
+
+    pub(crate) async fn try_post(&self, webhook: &str, body: &str) -> reqwest::Result<reqwest::Response> {
+        let url = format!(
+            "http://{}/v1/namespaces/{}/outboundwebhooks/{webhook}/events",
+            self.address, self.namespace
+        );
+        self.http.post(url).header("postrider-event-type", "order.paid").body(body.to_owned()).send().await
+    }
+
+    /// Posts an event that has to be taken, and returns its id. A webhook that was applied a moment ago may
+    /// not be known yet.
+    pub(crate) async fn post(&self, webhook: &str, body: &str) -> String {
+        let body = eventually::polled(&format!("{webhook} to be known to the dispatcher"), || async {
+            let response = self.try_post(webhook, body).await.unwrap();
+            match response.status().as_u16() {
+                202 => Ok(response.text().await.unwrap()),
+                404 => Err("404".to_owned()),
+                other => panic!("{other}: {}", response.text().await.unwrap()),
+            }
+        })
+        .await;
+        let body: Value = serde_json::from_str(&body).unwrap();
+        body["ids"][0].as_str().unwrap().to_owned()
+    }
+}
