@@ -8,6 +8,7 @@ use kube::{
     api::{DeleteParams, ListParams, ObjectMeta, PostParams},
 };
 use reqwest::{Certificate, Client, Identity};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::{
     cluster::Cluster,
@@ -30,6 +31,7 @@ tests![
     the_receiver_answers_as_told,
     nginx_tells_who_sent_what,
     processes_end_as_told,
+    a_process_is_awaited_until_it_is_ready,
     a_leaked_secret_is_found,
 ];
 
@@ -49,6 +51,8 @@ async fn a_namespace_serves_kubectl_and_the_client(cluster: Arc<Cluster>) {
     assert_eq!(labels.succeeded(), "enabled");
     let missing = namespace.kubectl(["get", "configmap", "nothing"]).await.failed();
     assert!(missing.contains("not found"), "{missing}");
+
+    namespace.assert_no_secret_in("configmaps,events").await;
 
     let accounts = namespace.api::<ServiceAccount>();
     eventually::objects(&accounts, &ListParams::default(), "the default one", |found| !found.is_empty())
@@ -228,6 +232,22 @@ async fn processes_end_as_told(_: Arc<Cluster>) {
     stubborn.line_with("up").await;
     stubborn.kill().await;
     assert!(!stubborn.is_running());
+}
+
+async fn a_process_is_awaited_until_it_is_ready(_: Arc<Cluster>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/readyz", listener.local_addr().unwrap());
+    let answers = tokio::spawn(async move {
+        for status in ["503 Service Unavailable", "200 OK"] {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.read_buf(&mut Vec::with_capacity(1024)).await.unwrap();
+            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    let process = Program::new("sleeper", "sleep").args(["60"]).start();
+    process.http_ready(&url).await;
+    answers.await.unwrap();
 }
 
 async fn a_leaked_secret_is_found(_: Arc<Cluster>) {

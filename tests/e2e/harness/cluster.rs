@@ -27,7 +27,7 @@ use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
     context::{self, locked},
-    directory, eventually,
+    directory, eventually, secrets,
     tool::{Output, Tool},
 };
 
@@ -53,7 +53,12 @@ impl Cluster {
     /// The cluster of the run.
     pub(super) async fn shared() -> Result<Arc<Self>, String> {
         match env::var_os(EXISTING) {
-            Some(kubeconfig) => Self::existing(PathBuf::from(kubeconfig)).await,
+            Some(kubeconfig) => {
+                let path = PathBuf::from(kubeconfig);
+                let path =
+                    path.canonicalize().map_err(|error| format!("{EXISTING}={}: {error}", path.display()))?;
+                Self::existing(path).await
+            }
             None => Self::start().await,
         }
     }
@@ -173,7 +178,7 @@ impl Cluster {
         outcome.await.unwrap_or_else(|error| panic!("{command}: {error}"));
     }
 
-    /// Ends it: the namespaces are on their way out and every process is gone.
+    /// Ends it, as far as it was started here. The namespaces are on their way out.
     pub(super) async fn stop(&self) {
         let mut deletions = std::mem::take(&mut *locked(&self.deletions));
         let mut control_plane = self.control_plane.lock().await;
@@ -181,7 +186,7 @@ impl Cluster {
             // Its namespaces go with it.
             Some(control_plane) => {
                 deletions.abort_all();
-                control_plane.stop().await;
+                drop(control_plane);
             }
             None => while deletions.join_next().await.is_some() {},
         }
@@ -208,6 +213,13 @@ impl Namespace {
     pub(crate) async fn apply(&self, manifests: &str) -> Output {
         let tool = self.cluster.kubectl_tool().arg("--namespace", &self.name);
         tool.args(["apply", "-f", "-"]).stdin(manifests).run().await
+    }
+
+    /// Fails when what kubectl shows of these kinds (`events,configmaps`) gives a secret of the run away.
+    pub(crate) async fn assert_no_secret_in(&self, kinds: &str) {
+        let shown = self.kubectl(["get", kinds, "-o", "yaml"]).await.succeeded();
+        let found = secrets::findings(shown.as_bytes());
+        assert!(found.is_empty(), "in the {kinds} of {}: {}", self.name, found.join(", "));
     }
 
     /// The objects of a kind in this namespace.
@@ -241,8 +253,8 @@ impl Drop for Namespace {
 
 /// The script that runs a control plane. Dropped, its standard input closes, and it ends.
 struct ControlPlane {
-    child: Child,
-    stdin: ChildStdin,
+    child: Option<Child>,
+    stdin: Option<ChildStdin>,
     answers: mpsc::UnboundedReceiver<String>,
     errors: PathBuf,
 }
@@ -264,21 +276,20 @@ impl ControlPlane {
             .stderr(file)
             .spawn()
             .map_err(|error| format!("tests/cluster/control-plane does not start: {error}"))?;
-        let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
-            return Err("the control plane has no pipes".to_owned());
-        };
+        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         let (sender, answers) = mpsc::unbounded_channel();
         thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            let lines = stdout.into_iter().flat_map(|stdout| BufReader::new(stdout).lines());
+            for line in lines.map_while(Result::ok) {
                 let _ = sender.send(line);
             }
         });
-        Ok(Self { child, stdin, answers, errors })
+        Ok(Self { child: Some(child), stdin, answers, errors })
     }
 
     fn say(&mut self, command: &str) -> Result<(), String> {
-        writeln!(self.stdin, "{command}")
-            .map_err(|error| format!("the control plane ended: {error}{}", self.log()))
+        let said = self.stdin.as_mut().map_or(Ok(()), |stdin| writeln!(stdin, "{command}"));
+        said.map_err(|error| format!("the control plane ended: {error}{}", self.log()))
     }
 
     async fn answer(&mut self, start: &str, bound: Duration) -> Result<(), String> {
@@ -293,13 +304,27 @@ impl ControlPlane {
     fn log(&self) -> String {
         format!(":\n{}", fs::read_to_string(&self.errors).unwrap_or_default())
     }
+}
 
-    async fn stop(self) {
-        let Self { mut child, stdin, .. } = self;
-        drop(stdin);
-        let ended = tokio::task::spawn_blocking(move || child.wait());
-        let _ = eventually::within(STOP_TIMEOUT, "the end of the control plane", ended).await;
+impl Drop for ControlPlane {
+    fn drop(&mut self) {
+        drop(self.stdin.take());
+        locked(&ENDING).extend(self.child.take());
     }
+}
+
+/// Control planes whose standard input is closed.
+static ENDING: Mutex<Vec<Child>> = Mutex::new(Vec::new());
+
+/// Waits until the control planes that were dropped are gone, and their directories with them.
+pub(super) async fn await_ends() {
+    let ending = std::mem::take(&mut *locked(&ENDING));
+    let ended = tokio::task::spawn_blocking(move || {
+        for mut child in ending {
+            let _ = child.wait();
+        }
+    });
+    let _ = eventually::within(STOP_TIMEOUT, "the end of the control planes", ended).await;
 }
 
 /// Builds the programs beforehand, where a person sees the progress.

@@ -1,6 +1,7 @@
 //! The test that the current task belongs to: what it waits for, its panic, its logs.
 
 use std::{
+    backtrace::Backtrace,
     fmt::Write as _,
     fs, panic,
     path::PathBuf,
@@ -79,13 +80,23 @@ pub(super) fn report_panics_of_tests() {
     panic::set_hook(Box::new(move |info| {
         let kept = CONTEXT.try_with(|context| {
             let message = info.payload_as_str().unwrap_or("a panic without a message");
-            let place = info.location().map_or_else(String::new, |at| format!("{at}: "));
-            locked(&context.panic).get_or_insert(format!("{place}{message}"));
+            let place = info.location().map_or_else(String::new, ToString::to_string);
+            let place = line_of_test().unwrap_or(place);
+            locked(&context.panic).get_or_insert(format!("{place}: {message}"));
         });
         if kept.is_err() {
             default(info);
         }
     }));
+}
+
+/// The innermost line of a test that led here: a helper's own line tells nothing.
+fn line_of_test() -> Option<String> {
+    let trace = Backtrace::force_capture().to_string();
+    let mut places = trace.lines().filter_map(|line| line.trim().strip_prefix("at "));
+    let of_test =
+        places.find(|place| place.contains("tests/e2e/") && !place.contains("tests/e2e/harness/"))?;
+    Some(of_test.trim_start_matches("./").to_owned())
 }
 
 /// Locks, also after a panic: what is kept here is whole after each statement.

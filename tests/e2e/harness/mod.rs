@@ -95,6 +95,7 @@ pub(crate) fn run(tests: Vec<Vec<Test>>) -> ExitCode {
     if let Some(Ok(cluster)) = CLUSTER.get() {
         RUNTIME.block_on(cluster.stop());
     }
+    RUNTIME.block_on(cluster::await_ends());
     directory::finish(passed);
     if passed { ExitCode::SUCCESS } else { ExitCode::from(101) }
 }
