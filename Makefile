@@ -4,9 +4,11 @@ help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: ## from kubectl apply to an event delivered over mTLS (KEEP=1 stays up, CLUSTER=current uses yours)
+	@tests/require cargo go cc openssl keytool curl $(if $(CLUSTER),kubectl)
 	@CLUSTER='$(CLUSTER)' KEEP='$(KEEP)' examples/demo
 
 test: ## units, and tests against a real API server
+	@tests/require cargo go cc openssl keytool java
 	tests/cluster/build >/dev/null
 	cargo test
 

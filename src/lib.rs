@@ -1,6 +1,7 @@
 //! Postrider: outbound webhooks over mutual TLS as a Kubernetes resource.
 
 pub mod api;
+mod backoff;
 pub mod clock;
 pub mod controller;
 pub mod deliver;

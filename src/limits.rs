@@ -44,11 +44,19 @@ pub const EVENT_BYTES: usize = 1024 * 1024;
 pub const EVENT_ATTRIBUTE_BYTES: usize = 16 * 1024;
 /// Attributes of one event.
 pub const EVENT_ATTRIBUTES: usize = 64;
+/// Events of one batch.
+pub const BATCH_EVENTS: usize = 1000;
 
 // --- The queue -----------------------------------------------------------------------------------
 
 /// Events of one webhook that wait; one more is answered 429.
 pub const PENDING_EVENTS: i64 = 1_000_000;
+/// Bodies and attributes of the events of one webhook that wait, bytes; what does not fit is answered 429.
+pub const PENDING_BYTES: i64 = 1024 * 1024 * 1024;
+/// Events of one webhook that were given up; the oldest makes room for the next.
+pub const DEAD_EVENTS: i64 = 10_000;
+/// Their bodies and attributes, bytes.
+pub const DEAD_BYTES: i64 = 256 * 1024 * 1024;
 /// Size of the queue's file, bytes; an event that does not fit is answered 429.
 pub const QUEUE_BYTES: i64 = 8 * 1024 * 1024 * 1024;
 /// Requests to the queue's writer that wait for it.
@@ -70,7 +78,9 @@ pub const QUEUE_RETRY: Duration = Duration::from_secs(1);
 
 /// Requests that are served at one time; the next one waits.
 pub const INGEST_REQUESTS: usize = 256;
-/// Time for a sender to send its whole request.
+/// Connections of senders; the next one waits.
+pub const INGEST_CONNECTIONS: usize = 1024;
+/// Time for a sender to send the head of a request, and again for the rest and our answer.
 pub const INGEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// What a sender is told to wait when the queue is full, seconds.
 pub const INGEST_RETRY_AFTER_SECONDS: u64 = 5;
@@ -89,8 +99,8 @@ pub const RESPONSE_BYTES: usize = 64 * 1024;
 pub const RETRY_AFTER: Duration = Duration::from_hours(1);
 /// Certificates in a CA bundle.
 pub const TRUST_CERTIFICATES: usize = 512;
-/// Size of a CA bundle, bytes.
-pub const TRUST_BYTES: usize = 1024 * 1024;
+/// Size of a CA bundle, bytes: it shares a Secret of at most 1 MiB with the identities.
+pub const TRUST_BYTES: usize = 512 * 1024;
 
 // --- Kubernetes ----------------------------------------------------------------------------------
 
@@ -98,7 +108,9 @@ pub const TRUST_BYTES: usize = 1024 * 1024;
 pub const RECONCILES_AT_ONCE: u16 = 16;
 /// Delay after a reconcile that failed because of the API server: first and longest.
 pub const RECONCILE_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_mins(1));
+/// Time of one reconcile; past it, it is repeated.
+pub const RECONCILE: Duration = Duration::from_mins(1);
 /// Longest wait without looking again: watches are not known to miss anything, and this is the net below.
 pub const LONGEST_REQUEUE: Duration = Duration::from_hours(1);
-/// Time for work under way to finish after SIGTERM.
+/// Time from SIGTERM to the end, for all that is under way; a Pod gets 30 s.
 pub const SHUTDOWN: Duration = Duration::from_secs(25);

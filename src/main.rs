@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use postrider::{api::v1alpha1, controller, dispatcher, telemetry};
+use postrider::{api::v1alpha1, controller, dispatcher, limits, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -64,27 +64,44 @@ fn print_crd() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Runs a program with a client of the API server until SIGTERM or SIGINT.
+/// Runs a program with a client of the API server until SIGTERM or SIGINT, and then for a while at most.
 fn serve(
     run: impl AsyncFnOnce(kube::Client, CancellationToken) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     // kube and reqwest ask the process for its provider.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    tokio::runtime::Runtime::new()?.block_on(async {
+    let runtime = tokio::runtime::Runtime::new()?;
+    let result = runtime.block_on(async {
         let stop = CancellationToken::new();
-        let (mut terminate, mut interrupt) =
-            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let stopping = stop.clone();
-        tokio::spawn(async move {
-            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-            tracing::info!("ends once what is under way is done");
-            stopping.cancel();
-        });
+        tokio::spawn(stop_on_signal(stop.clone())?);
         let client = kube::Client::try_default()
             .await
             .map_err(|error| format!("no Kubernetes cluster: {error}; set KUBECONFIG or run in a Pod"))?;
-        run(client, stop).await?;
+        let overdue = async {
+            stop.cancelled().await;
+            tokio::time::sleep(limits::SHUTDOWN).await;
+        };
+        tokio::select! {
+            result = run(client, stop.clone()) => result?,
+            () = overdue => tracing::warn!("what is under way did not end in time; events that are not settled are sent again"),
+        }
         tracing::info!("ended");
         Ok(())
+    });
+    // A thread that hangs in a system call keeps nobody waiting.
+    runtime.shutdown_background();
+    result
+}
+
+/// The first signal asks for an end in order, the second ends at once.
+fn stop_on_signal(stop: CancellationToken) -> std::io::Result<impl Future<Output = ()>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        let mut next = async || tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} };
+        next().await;
+        tracing::info!("ends once what is under way is done");
+        stop.cancel();
+        next().await;
+        std::process::exit(1);
     })
 }

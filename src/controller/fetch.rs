@@ -7,14 +7,15 @@ use k8s_openapi::{
     api::core::v1::{ConfigMap, Namespace, Secret},
 };
 use kube::{Api, Resource, ResourceExt as _};
+use reqwest::Url;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
 use super::{Availability, Context, Error, Problem};
 use crate::{
     api::v1alpha1::{
-        BundleKind, BundleRef, Certificate, ENABLED, KeystoreFormat, MTLS_LABEL, OutboundWebhook, Reason,
-        SecretKeyRef, Source,
+        BundleKind, BundleRef, Certificate, ENABLED, ENDPOINT_ANNOTATION, KeystoreFormat, MTLS_LABEL,
+        OutboundWebhook, Reason, SecretKeyRef, Source,
     },
     identity::{Slots, Trust, parse_bundle},
     keystore::Format,
@@ -26,6 +27,10 @@ const KEYSTORE_KEYS: [&str; 3] = ["keystore.p12", "keystore.jks", "user.p12"];
 
 /// What one reconcile works with.
 pub(super) struct Fetched {
+    /// The endpoint.
+    pub(super) url: Result<Url, Problem>,
+    /// Whether the namespace may have what the webhook asks for.
+    pub(super) gate: Result<(), Problem>,
     /// The keystore; `None` where the webhook asks for no client certificate.
     pub(super) keystore: Option<Result<Keystore, Problem>>,
     /// Whom to trust; `Ok(None)` where the webhook does not say.
@@ -51,13 +56,14 @@ pub(super) async fn fetch(context: &Context, webhook: &OutboundWebhook) -> Resul
     let namespace = webhook.namespace().unwrap_or_default();
     let objects = Objects { context, namespace: &namespace };
     let identities: Option<Secret> =
-        objects.get("read the identities", &OutboundWebhook::identities_name(&webhook.name_any())).await?;
-    let keystore = match &webhook.spec.mtls {
-        None => None,
-        Some(mtls) => Some(match objects.gate().await? {
-            Ok(()) => objects.keystore(&mtls.active).await?,
-            Err(problem) => Err(problem),
-        }),
+        objects.get(&OutboundWebhook::identities_name(&webhook.name_any())).await?;
+    let url = url(webhook);
+    let gate = if webhook.spec.mtls.is_some() { objects.gate().await? } else { Ok(()) };
+    let keystore = match (&webhook.spec.mtls, &gate) {
+        (None, _) => None,
+        // A tenant's keystores are not even opened before.
+        (Some(_), Err(problem)) => Some(Err(problem.clone())),
+        (Some(mtls), Ok(())) => Some(objects.keystore(&mtls.active).await?),
     };
     let trust = match &webhook.spec.endpoint.trust {
         None => Ok(None),
@@ -70,12 +76,25 @@ pub(super) async fn fetch(context: &Context, webhook: &OutboundWebhook) -> Resul
             certificates.map(|certificates| Some(Trust { certificates, system_roots }))
         }
     };
-    Ok(Fetched { keystore, trust, slots: slots(webhook, identities.as_ref()), identities })
+    let slots =
+        url.as_ref().map_or_else(|_| Slots::default(), |url| slots(webhook, url, identities.as_ref()));
+    Ok(Fetched { url, gate, keystore, trust, slots, identities })
 }
 
-/// What was accepted before, from our own Secret only.
-fn slots(webhook: &OutboundWebhook, identities: Option<&Secret>) -> Slots {
-    let ours = identities.filter(|secret| is_controlled_by(*secret, webhook.metadata.uid.as_ref()));
+/// The API server and the client do not agree on every URL.
+fn url(webhook: &OutboundWebhook) -> Result<Url, Problem> {
+    webhook.spec.endpoint.url.parse().map_err(|error: <Url as std::str::FromStr>::Err| {
+        Problem::new(Reason::InvalidUrl, format!("endpoint.url cannot be dialled: {error}"))
+    })
+}
+
+/// What was accepted before, from our own Secret only, and for this endpoint only: who is moved to another
+/// one shows there what is named now, or nothing.
+fn slots(webhook: &OutboundWebhook, url: &Url, identities: Option<&Secret>) -> Slots {
+    let origin = url.origin().ascii_serialization();
+    let ours = identities
+        .filter(|secret| is_controlled_by(*secret, webhook.metadata.uid.as_ref()))
+        .filter(|secret| secret.annotations().get(ENDPOINT_ANNOTATION) == Some(&origin));
     let Some(data) = ours.and_then(|secret| secret.data.as_ref()) else { return Slots::default() };
     Slots::from_pem(|key| data.get(key).map(|value| value.0.as_slice())).unwrap_or_else(|error| {
         tracing::warn!(webhook = %webhook.name_any(), %error, "the identities were changed by somebody else; they are made anew");
@@ -89,16 +108,15 @@ struct Objects<'a> {
 }
 
 impl Objects<'_> {
-    async fn get<K>(&self, action: &'static str, name: &str) -> Result<Option<K>, Error>
+    async fn get<K>(&self, name: &str) -> Result<Option<K>, Error>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
     {
         let api: Api<K> = Api::namespaced(self.context.client.clone(), self.namespace);
-        api.get_opt(name).await.map_err(|source| Error::Api { action, source })
+        api.get_opt(name).await.map_err(Error::api::<K>("read", name))
     }
 
-    /// mTLS is off for a namespace until an administrator enables it. A tenant's keystores are not even
-    /// opened before.
+    /// mTLS is off for a namespace until an administrator enables it.
     async fn gate(&self) -> Result<Result<(), Problem>, Error> {
         if self.context.availability == Availability::Always {
             return Ok(Ok(()));
@@ -107,7 +125,7 @@ impl Objects<'_> {
         let namespace = namespaces
             .get_metadata(self.namespace)
             .await
-            .map_err(|source| Error::Api { action: "read the namespace", source })?;
+            .map_err(Error::api::<Namespace>("read", self.namespace))?;
         if namespace.labels().get(MTLS_LABEL).is_some_and(|value| value == ENABLED) {
             return Ok(Ok(()));
         }
@@ -123,7 +141,7 @@ impl Objects<'_> {
 
     async fn keystore(&self, certificate: &Certificate) -> Result<Result<Keystore, Problem>, Error> {
         let name = &certificate.secret_ref.name;
-        let Some(secret) = self.get::<Secret>("read the keystore", name).await? else {
+        let Some(secret) = self.get::<Secret>(name).await? else {
             return Ok(Err(secret_not_found("mtls.active.secretRef", name)));
         };
         let key = certificate.secret_ref.key.as_deref();
@@ -168,7 +186,7 @@ impl Objects<'_> {
         reference: &SecretKeyRef,
     ) -> Result<Result<Zeroizing<Vec<u8>>, Problem>, Error> {
         let SecretKeyRef { name, key } = reference;
-        let Some(secret) = self.get::<Secret>("read the password", name).await? else {
+        let Some(secret) = self.get::<Secret>(name).await? else {
             return Ok(Err(secret_not_found(field, name)));
         };
         Ok(value(secret.data.as_ref(), key)
@@ -182,12 +200,12 @@ impl Objects<'_> {
         const FIELD: &str = "endpoint.trust.caBundleRef";
         let BundleRef { kind, name, key } = reference;
         let bytes = match kind {
-            BundleKind::Secret => match self.get::<Secret>("read the CA bundle", name).await? {
+            BundleKind::Secret => match self.get::<Secret>(name).await? {
                 None => Err(secret_not_found(FIELD, name)),
                 Some(secret) => value(secret.data.as_ref(), key)
                     .ok_or_else(|| key_not_found(FIELD, "Secret", name, key, secret.data.as_ref())),
             },
-            BundleKind::ConfigMap => match self.get::<ConfigMap>("read the CA bundle", name).await? {
+            BundleKind::ConfigMap => match self.get::<ConfigMap>(name).await? {
                 None => Err(Problem::new(
                     Reason::ConfigMapNotFound,
                     format!("{FIELD}: there is no ConfigMap {name:?} in this namespace"),

@@ -7,7 +7,7 @@ use tokio::task::spawn_blocking;
 
 use super::{Context, Error, Problem, fetch::Keystore};
 use crate::{
-    api::v1alpha1::{Reason, Source},
+    api::v1alpha1::Source,
     keystore::{self, Loaded as Opened, Refusal, Request, Warning},
     rotation::Found,
 };
@@ -52,10 +52,10 @@ pub(super) async fn load(
         }
         Err(Refusal { reason, message, facts }) => Loaded {
             found: Found::Unusable(facts),
-            problem: Some(Problem::new(
-                Reason::Keystore(reason),
-                format!("Secret {:?}: {message}", source.secret),
-            )),
+            problem: Some(Problem {
+                reason: reason.as_str(),
+                message: format!("Secret {:?}: {message}", source.secret),
+            }),
             source: Some(source),
             warnings: Vec::new(),
         },

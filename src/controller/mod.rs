@@ -17,16 +17,16 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use futures::StreamExt as _;
-use kube::{
-    Client, ResourceExt as _,
-    runtime::{controller::Action, reflector::ObjectRef},
-};
-use tokio::sync::Semaphore;
+use kube::{Client, runtime::controller::Action};
+use tokio::{sync::Semaphore, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::v1alpha1::{OutboundWebhook, Reason},
+    backoff::backoff,
     clock::{Clock, SystemClock},
+    event::WebhookKey,
+    kubernetes::key,
     limits, rotation,
 };
 
@@ -58,25 +58,39 @@ pub enum Availability {
 /// Something that a person must mend. It ends as a condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Problem {
-    reason: Reason,
+    /// A documented constant, ours or the keystore's.
+    reason: &'static str,
     message: String,
 }
 
 impl Problem {
     fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
+        Self { reason: reason.as_str(), message: message.into() }
     }
 }
 
 /// Something that time mends: the reconcile is repeated.
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    #[error("cannot {action}: {source}")]
-    Api { action: &'static str, source: kube::Error },
+    #[error("cannot {action} {object}: {source}")]
+    Api { action: &'static str, object: String, source: kube::Error },
     #[error("the identities cannot be written: {0}")]
     Pem(#[from] crate::identity::PemError),
     #[error("opening the keystore ended abnormally")]
     Load,
+    #[error("it took longer than {:?}", limits::RECONCILE)]
+    TimedOut,
+}
+
+impl Error {
+    /// What was done to which object: the API server's own words seldom name it.
+    fn api<K: kube::Resource<DynamicType = ()>>(
+        action: &'static str,
+        name: &str,
+    ) -> impl FnOnce(kube::Error) -> Self {
+        let object = format!("{} {name:?}", K::kind(&()));
+        move |source| Self::Api { action, object, source }
+    }
 }
 
 struct Context {
@@ -85,7 +99,7 @@ struct Context {
     clock: SystemClock,
     /// Opening a keystore costs CPU: so many at a time.
     loads: Arc<Semaphore>,
-    failures: Mutex<HashMap<ObjectRef<OutboundWebhook>, u32>>,
+    failures: Mutex<HashMap<WebhookKey, u32>>,
 }
 
 /// Runs until `stop`, then lets reconciles under way finish.
@@ -97,41 +111,53 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) {
         loads: Arc::new(Semaphore::new(limits::KEYSTORES_AT_ONCE)),
         failures: Mutex::default(),
     });
+    let forgotten = Arc::clone(&context);
     tracing::info!(namespace = options.namespace.as_deref().unwrap_or("all"), "reconciles");
     watch::controller(&client, options.namespace.as_deref())
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, |webhook, error, context| retry(&webhook, error, &context), context)
         .for_each(async |result| {
             // A failed reconcile has been logged where it failed.
-            if let Err(kube::runtime::controller::Error::QueueError(error)) = result {
-                tracing::warn!(%error, "a watch failed; it is taken up again");
+            match result {
+                Err(kube::runtime::controller::Error::QueueError(error)) => {
+                    tracing::warn!(%error, "a watch failed; it is taken up again");
+                }
+                Err(kube::runtime::controller::Error::ObjectNotFound(gone)) => {
+                    let (namespace, name) = (gone.namespace.unwrap_or_default(), gone.name);
+                    forgotten.forget(&WebhookKey { namespace, name });
+                }
+                _ => {}
             }
         })
         .await;
 }
 
-/// The driver.
+/// One reconcile, with its bound: a request that hangs delays no other webhook for long.
 async fn reconcile(webhook: Arc<OutboundWebhook>, context: Arc<Context>) -> Result<Action, Error> {
-    if webhook.metadata.deletion_timestamp.is_some() {
-        return Ok(Action::await_change());
-    }
-    let fetched = fetch::fetch(&context, &webhook).await?;
+    let action = if webhook.metadata.deletion_timestamp.is_some() {
+        Action::await_change()
+    } else {
+        timeout(limits::RECONCILE, steps(&webhook, &context)).await.map_err(|_| Error::TimedOut)??
+    };
+    context.forget(&key(&*webhook).unwrap_or_default());
+    Ok(action)
+}
+
+/// The driver.
+async fn steps(webhook: &OutboundWebhook, context: &Context) -> Result<Action, Error> {
+    let mut fetched = fetch::fetch(context, webhook).await?;
     let now = context.clock.now();
-    let loaded = load::load(&context, fetched.keystore, now).await?;
-    let slots = rotation::next(fetched.slots, &loaded.found, now);
-    let published =
-        publish::publish(&context, &webhook, &slots, fetched.trust.as_ref(), fetched.identities).await?;
-    let name = webhook.name_any();
+    let loaded = load::load(context, fetched.keystore.take(), now).await?;
+    let slots = rotation::next(std::mem::take(&mut fetched.slots), &loaded.found, now);
+    let published = publish::publish(context, webhook, &slots, &fetched).await?;
     let observed = status::Observed {
-        name: &name,
+        webhook,
         slots: &slots,
         loaded: &loaded,
-        trust: &fetched.trust,
+        fetched: &fetched,
         published: &published,
     };
-    status::report(&context, &webhook, &observed, now).await?;
-
-    context.succeeded(&webhook);
+    status::report(context, &observed, now).await?;
     Ok(Action::requeue(wait(rotation::wakes_at(&slots, &loaded.found, now), context.clock.now())))
 }
 
@@ -143,23 +169,24 @@ fn wait(moment: Option<jiff::Timestamp>, now: jiff::Timestamp) -> Duration {
 
 /// After a failure: exponential backoff of this webhook, which delays no other.
 fn retry(webhook: &OutboundWebhook, error: &Error, context: &Context) -> Action {
-    let failures = context.failed(webhook);
+    let webhook = key(webhook).unwrap_or_default();
+    let failures = context.failed(&webhook);
     let (first, longest) = limits::RECONCILE_RETRY;
-    let delay = first.saturating_mul(1_u32.checked_shl(failures - 1).unwrap_or(u32::MAX)).min(longest);
-    tracing::warn!(webhook = %ObjectRef::from_obj(webhook), %error, again_in = ?delay, "not reconciled");
+    let delay = backoff(first, longest, failures);
+    tracing::warn!(%webhook, %error, again_in = ?delay, "not reconciled");
     Action::requeue(delay)
 }
 
 impl Context {
-    fn failed(&self, webhook: &OutboundWebhook) -> u32 {
+    fn failed(&self, webhook: &WebhookKey) -> u32 {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = failures.entry(ObjectRef::from_obj(webhook)).or_default();
+        let count = failures.entry(webhook.clone()).or_default();
         *count = count.saturating_add(1);
         *count
     }
 
-    fn succeeded(&self, webhook: &OutboundWebhook) {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(&ObjectRef::from_obj(webhook));
+    fn forget(&self, webhook: &WebhookKey) {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(webhook);
     }
 }
 

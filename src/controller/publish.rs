@@ -11,15 +11,20 @@ use kube::{
     Api, Resource, ResourceExt as _,
     api::{DeleteParams, Patch, PatchParams, Preconditions},
 };
+use reqwest::Url;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Context, Error, FIELD_MANAGER, Problem};
+use super::{Context, Error, FIELD_MANAGER, Problem, fetch::Fetched};
 use crate::{
-    api::v1alpha1::{GENERATION_ANNOTATION, IDENTITIES, MANAGED_BY, OutboundWebhook, Reason},
-    identity::{ACTIVE_CERTIFICATE, Slots, TRUSTED, Trust, chain_to_pem},
+    api::v1alpha1::{
+        ENDPOINT_ANNOTATION, GENERATION_ANNOTATION, IDENTITIES, MANAGED_BY, OutboundWebhook, Reason,
+    },
+    identity::{ACTIVE_CERTIFICATE, ACTIVE_KEY, Slots, TRUSTED, Trust, chain_to_pem},
     kubernetes::is_controlled_by,
 };
 
+/// The keys that the dispatcher reads.
+const OWN_KEYS: [&str; 3] = [ACTIVE_CERTIFICATE, ACTIVE_KEY, TRUSTED];
 /// All certificates in one file: what a receiver trusts that takes a single one.
 const BUNDLE: &str = "bundle.crt";
 
@@ -28,38 +33,42 @@ pub(super) async fn publish(
     context: &Context,
     webhook: &OutboundWebhook,
     slots: &Slots,
-    trust: Result<&Option<Trust>, &Problem>,
-    identities: Option<Secret>,
+    fetched: &Fetched,
 ) -> Result<Result<(), Problem>, Error> {
     let namespace = webhook.namespace().unwrap_or_default();
     let secrets: Api<Secret> = Api::namespaced(context.client.clone(), &namespace);
-    // A bundle that cannot be read leaves the one that is published: nothing is sent meanwhile.
-    if let Ok(trust) = trust {
-        let wanted = webhook
-            .needs_identities()
-            .then(|| identities_secret(webhook, slots, trust.as_ref()))
-            .transpose()?;
+    // Without an endpoint or a bundle nothing is sent; what is published stays.
+    if let (Ok(url), Ok(trust)) = (&fetched.url, &fetched.trust) {
+        let wanted = || identities_secret(webhook, url, slots, trust.as_ref());
+        let wanted = webhook.needs_identities().then(wanted).transpose()?;
+        let identities = fetched.identities.clone();
+        if let (Some(secret), Some(wanted)) = (&identities, &wanted) {
+            remove_foreign_keys(&secrets, webhook, secret, wanted).await?;
+        }
         if let Err(problem) = ensure(&secrets, webhook, identities, wanted, same_secret).await? {
             return Ok(Err(problem));
         }
     }
     let config_maps: Api<ConfigMap> = Api::namespaced(context.client.clone(), &namespace);
     let name = OutboundWebhook::client_certificate_name(&webhook.name_any());
-    let existing = config_maps
-        .get_opt(&name)
-        .await
-        .map_err(|source| Error::Api { action: "read the client certificate's ConfigMap", source })?;
+    let existing = config_maps.get_opt(&name).await.map_err(Error::api::<ConfigMap>("read", &name))?;
     ensure(&config_maps, webhook, existing, certificates(webhook, slots), same_config_map).await
 }
 
 fn identities_secret(
     webhook: &OutboundWebhook,
+    url: &Url,
     slots: &Slots,
     trust: Option<&Trust>,
 ) -> Result<Secret, Error> {
     let mut metadata = metadata(webhook, OutboundWebhook::identities_name(&webhook.name_any()));
     let generation = webhook.metadata.generation.unwrap_or_default().to_string();
-    metadata.annotations = Some([(GENERATION_ANNOTATION.to_owned(), generation)].into());
+    let origin = url.origin().ascii_serialization();
+    metadata.annotations = Some(
+        [(GENERATION_ANNOTATION, generation), (ENDPOINT_ANNOTATION, origin)]
+            .map(|(name, value)| (name.to_owned(), value))
+            .into(),
+    );
     metadata.labels.get_or_insert_default().insert(IDENTITIES.0.to_owned(), IDENTITIES.1.to_owned());
     let mut data: BTreeMap<String, ByteString> = slots
         .to_pem()?
@@ -91,10 +100,35 @@ fn metadata(webhook: &OutboundWebhook, name: String) -> ObjectMeta {
     }
 }
 
+/// A key of ours that somebody else has added stays through a server-side apply: it is theirs.
+async fn remove_foreign_keys(
+    secrets: &Api<Secret>,
+    webhook: &OutboundWebhook,
+    secret: &Secret,
+    wanted: &Secret,
+) -> Result<(), Error> {
+    let has = |secret: &Secret, key: &str| secret.data.as_ref().is_some_and(|data| data.contains_key(key));
+    let foreign = OWN_KEYS.into_iter().filter(|key| has(secret, key) && !has(wanted, key));
+    let removed: serde_json::Map<_, _> =
+        foreign.map(|key| (key.to_owned(), serde_json::Value::Null)).collect();
+    if removed.is_empty() || !is_controlled_by(secret, webhook.metadata.uid.as_ref()) {
+        return Ok(());
+    }
+    let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    let patch = Patch::Merge(serde_json::json!({ "metadata": { "uid": secret.uid() }, "data": removed }));
+    let name = secret.name_any();
+    secrets.patch(&name, &parameters, &patch).await.map_err(Error::api::<Secret>("write", &name)).map(drop)
+}
+
 fn same_secret(is: &Secret, wanted: &Secret) -> bool {
     let data = |secret: &Secret| secret.data.clone().unwrap_or_default();
-    let generation = |secret: &Secret| secret.annotations().get(GENERATION_ANNOTATION).cloned();
-    data(is) == data(wanted) && generation(is) == generation(wanted) && has_labels(is, wanted)
+    let annotated = |name| is.annotations().get(name) == wanted.annotations().get(name);
+    // Keys of others beside ours change nothing: they are not read.
+    let there = data(is);
+    data(wanted).iter().all(|(key, value)| there.get(key) == Some(value))
+        && OWN_KEYS.iter().all(|key| there.contains_key(*key) == data(wanted).contains_key(*key))
+        && [GENERATION_ANNOTATION, ENDPOINT_ANNOTATION].into_iter().all(annotated)
+        && has_labels(is, wanted)
 }
 
 fn same_config_map(is: &ConfigMap, wanted: &ConfigMap) -> bool {
@@ -136,14 +170,14 @@ where
             let parameters = PatchParams::apply(FIELD_MANAGER).force();
             api.patch(&wanted.name_any(), &parameters, &Patch::Apply(&wanted))
                 .await
-                .map_err(|source| Error::Api { action: "write an object of the webhook", source })?;
+                .map_err(Error::api::<K>("write", &wanted.name_any()))?;
         }
         (Some(object), None) if ours => {
             let preconditions = Preconditions { uid: object.uid(), resource_version: None };
             let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
             match api.delete(&object.name_any(), &parameters).await {
                 Err(kube::Error::Api(status)) if status.code == 404 => {}
-                Err(source) => return Err(Error::Api { action: "delete an object of the webhook", source }),
+                Err(error) => return Err(Error::api::<K>("delete", &object.name_any())(error)),
                 Ok(_) => {}
             }
         }

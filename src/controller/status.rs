@@ -8,43 +8,38 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{Context, Error, FIELD_MANAGER, Problem, load::Loaded};
+use super::{Context, Error, FIELD_MANAGER, Problem, fetch::Fetched, load::Loaded};
 use crate::{
     api::v1alpha1::{
         CertificateStatus, CertificateWarning, ConditionType, LocalRef, MutualTlsStatus, OutboundWebhook,
         OutboundWebhookStatus, Reason,
     },
-    identity::{Facts, Slots, Trust},
+    identity::{Facts, Slots},
     rotation::Found,
 };
 
 /// What the steps before have found.
 pub(super) struct Observed<'a> {
-    /// Name of the webhook.
-    pub(super) name: &'a str,
+    pub(super) webhook: &'a OutboundWebhook,
     pub(super) slots: &'a Slots,
     pub(super) loaded: &'a Loaded,
-    pub(super) trust: &'a Result<Option<Trust>, Problem>,
+    pub(super) fetched: &'a Fetched,
     pub(super) published: &'a Result<(), Problem>,
 }
 
 /// Writes the status, if it says anything new.
-pub(super) async fn report(
-    context: &Context,
-    webhook: &OutboundWebhook,
-    observed: &Observed<'_>,
-    now: Timestamp,
-) -> Result<(), Error> {
+pub(super) async fn report(context: &Context, observed: &Observed<'_>, now: Timestamp) -> Result<(), Error> {
+    let webhook = observed.webhook;
     let generation = webhook.metadata.generation;
     let before = webhook.status.clone().unwrap_or_default();
     if is_said(&before, &status(generation, &before, observed, now)) {
         return Ok(());
     }
-    let api_error = |action| move |source| Error::Api { action, source };
     let api: Api<OutboundWebhook> =
         Api::namespaced(context.client.clone(), &webhook.namespace().unwrap_or_default());
     // The store may lag behind our own last write; what is there now says since when each condition holds.
-    let latest = api.get_opt(&webhook.name_any()).await.map_err(api_error("read the webhook"))?;
+    let name = webhook.name_any();
+    let latest = api.get_opt(&name).await.map_err(Error::api::<OutboundWebhook>("read", &name))?;
     let Some(latest) = latest.filter(|latest| latest.uid() == webhook.uid()) else { return Ok(()) };
     let before = latest.status.unwrap_or_default();
     let status = status(generation, &before, observed, now);
@@ -59,9 +54,9 @@ pub(super) async fn report(
         "status": status,
     });
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
-    api.patch_status(&webhook.name_any(), &parameters, &Patch::Apply(patch))
+    api.patch_status(&name, &parameters, &Patch::Apply(patch))
         .await
-        .map_err(api_error("write the status"))?;
+        .map_err(Error::api::<OutboundWebhook>("write the status of", &name))?;
     Ok(())
 }
 
@@ -80,7 +75,7 @@ fn status(
         Condition {
             type_: type_.to_owned(),
             status: status.to_owned(),
-            reason: reason.as_str().to_owned(),
+            reason: reason.to_owned(),
             message,
             observed_generation: generation,
             last_transition_time: earlier.map_or_else(|| in_seconds(now), |c| c.last_transition_time.clone()),
@@ -108,16 +103,20 @@ fn is_said(before: &OutboundWebhookStatus, status: &OutboundWebhookStatus) -> bo
 
 /// The summary: in the order in which a person would mend things.
 fn ready(observed: &Observed<'_>) -> (ConditionType, bool, Problem) {
-    let Observed { slots, loaded, trust, published, .. } = observed;
-    let blocks = |problem: &Problem| {
-        // What was accepted goes on while its keystore cannot be used, and not while mTLS is off.
-        slots.active.is_none() || problem.reason == Reason::MtlsNotEnabled
-    };
-    let problem = (loaded.problem.as_ref().filter(|problem| blocks(problem)))
-        .or(trust.as_ref().err())
+    let Observed { webhook, slots, loaded, fetched, published } = observed;
+    // What was accepted goes on while its keystore cannot be used.
+    let keystore = loaded.problem.as_ref().filter(|_| slots.active.is_none());
+    let problem = (fetched.url.as_ref().err())
+        .or(fetched.gate.as_ref().err())
+        .or(keystore)
+        .or(fetched.trust.as_ref().err())
         .or(published.as_ref().err());
     if let Some(problem) = problem {
         return (ConditionType::Ready, false, problem.clone());
+    }
+    if webhook.spec.suspend {
+        let message = "events are taken and kept, and none is sent, for spec.suspend is true";
+        return (ConditionType::Ready, false, Problem::new(Reason::Suspended, message));
     }
     let summary = match (&slots.active, &loaded.problem) {
         (None, _) => Problem::new(Reason::Ready, "delivers over HTTPS without a client certificate"),
@@ -168,8 +167,8 @@ fn mtls(before: &OutboundWebhookStatus, observed: &Observed<'_>) -> Option<Mutua
     } else {
         describe(facts)
     };
-    let client_certificate_ref =
-        active.map(|_| LocalRef { name: OutboundWebhook::client_certificate_name(observed.name) });
+    let client_certificate_ref = active
+        .map(|_| LocalRef { name: OutboundWebhook::client_certificate_name(&observed.webhook.name_any()) });
     Some(MutualTlsStatus { active: Some(entry), client_certificate_ref })
 }
 

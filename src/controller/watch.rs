@@ -21,7 +21,8 @@ use crate::{
 
 /// A controller of webhooks, of one namespace or of all.
 pub(super) fn controller(client: &Client, namespace: Option<&str>) -> Controller<OutboundWebhook> {
-    let any = watcher::Config::default;
+    // In one page: between two, webhooks would be reconciled that the store does not hold yet.
+    let any = || watcher::Config { page_size: None, ..watcher::Config::default() };
     let (reader, writer) = reflector::store();
     let webhooks = watcher(crate::kubernetes::scoped(client, namespace), any())
         .default_backoff()

@@ -8,7 +8,7 @@ use reqwest::{
     header::{HeaderValue, RETRY_AFTER},
 };
 
-use super::worker::Target;
+use super::Target;
 use crate::{
     event::{Event, http},
     limits,

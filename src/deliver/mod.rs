@@ -3,8 +3,11 @@
 mod attempt;
 mod client;
 mod retry;
+mod target;
 mod worker;
 
 pub use attempt::{Failure, Layer};
 pub use client::{Client, ClientError};
-pub use worker::{Assignment, Target, Worker};
+pub use retry::RetryPolicy;
+pub use target::{Assignment, Target};
+pub use worker::Worker;

@@ -1,54 +1,60 @@
-//! When a failed attempt is repeated: exponential backoff with jitter, until the event is too old.
+//! When a failed attempt is repeated: exponential backoff with jitter, until the event has failed for too long.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::{api::v1alpha1::Retry, limits};
+use crate::{backoff::backoff, limits};
 
-/// When the event is due again after its `failures`th failure (from 1), or `None` when it is given up.
-///
-/// The delay doubles from `initial` up to `max`; `jitter` in 0..1 takes up to half of it away, so that
-/// events that failed together do not come back together. `retry_after` is the server's wish, and a floor.
-pub(super) fn due_again(
-    policy: &Retry,
-    accepted_at: Timestamp,
-    now: Timestamp,
-    failures: u32,
-    retry_after: Option<Duration>,
-    jitter: f64,
-) -> Option<Timestamp> {
-    let doubled =
-        policy.initial().saturating_mul(1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX));
-    let delay = doubled.min(policy.max()).mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0);
-    let delay = delay.max(retry_after.unwrap_or_default().min(limits::RETRY_AFTER));
-    let due_at = now.checked_add(delay).ok()?;
-    (due_at <= accepted_at.checked_add(policy.max_age()).ok()?).then_some(due_at)
+/// When a failed attempt is repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// Delay after the first failure.
+    pub initial: Duration,
+    /// Longest delay.
+    pub max: Duration,
+    /// How long an event is tried, from its first failure.
+    pub max_age: Duration,
+}
+
+impl RetryPolicy {
+    /// When the event is due again after its `failures`th failure (from 1), or `None` when it is given up.
+    ///
+    /// `jitter` in 0..1 takes up to half of the delay away, so that events that failed together do not come
+    /// back together. `retry_after` is the server's wish, and a floor. The last attempt is at the very end of
+    /// `max_age`, which counts from the first failure: an event that waited long for a certificate has all
+    /// of it.
+    pub(super) fn due_again(
+        &self,
+        failing_since: Timestamp,
+        now: Timestamp,
+        failures: u32,
+        retry_after: Option<Duration>,
+        jitter: f64,
+    ) -> Option<Timestamp> {
+        let end = failing_since.checked_add(self.max_age).ok().filter(|end| *end > now)?;
+        let delay = backoff(self.initial, self.max, failures).mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0);
+        let delay = delay.max(retry_after.unwrap_or_default().min(limits::RETRY_AFTER));
+        Some(now.checked_add(delay).map_or(end, |due_at| due_at.min(end)))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn due(failures: u32, retry_after: Option<u64>, jitter: f64, age: i64) -> Option<i64> {
-        let policy = Retry { initial_seconds: 2, max_seconds: 60, max_age_seconds: 3600 };
+    fn due(failures: u32, retry_after: Option<u64>, jitter: f64, failing_for: i64) -> Option<i64> {
+        let [initial, max, max_age] = [2, 60, 7200].map(Duration::from_secs);
         let now = Timestamp::from_second(10_000).unwrap();
-        let accepted_at = Timestamp::from_second(10_000 - age).unwrap();
-        due_again(&policy, accepted_at, now, failures, retry_after.map(Duration::from_secs), jitter)
+        let since = Timestamp::from_second(10_000 - failing_for).unwrap();
+        RetryPolicy { initial, max, max_age }
+            .due_again(since, now, failures, retry_after.map(Duration::from_secs), jitter)
             .map(|at| at.as_second() - 10_000)
     }
 
     #[test]
-    fn the_delay_doubles_up_to_its_maximum() {
-        let delays: Vec<_> =
-            [1, 2, 3, 5, 6, 40, u32::MAX].map(|failures| due(failures, None, 0.0, 0).unwrap()).into();
-        assert_eq!(delays, [2, 4, 8, 32, 60, 60, 60]);
-    }
-
-    #[test]
     fn jitter_takes_at_most_half() {
-        assert_eq!(due(5, None, 1.0, 0), Some(16));
-        assert_eq!(due(5, None, 0.5, 0), Some(24));
+        assert_eq!([0.0, 0.5, 1.0].map(|jitter| due(5, None, jitter, 0)), [Some(32), Some(24), Some(16)]);
     }
 
     #[test]
@@ -59,8 +65,10 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_given_up_once_it_would_be_too_old() {
-        assert_eq!(due(1, None, 0.0, 3598), Some(2));
-        assert_eq!(due(1, None, 0.0, 3599), None);
+    fn the_last_attempt_is_at_the_end_and_then_it_is_given_up() {
+        assert_eq!(due(9, None, 0.0, 7150), Some(50));
+        assert_eq!(due(9, Some(3000), 0.0, 7150), Some(50));
+        assert_eq!(due(9, None, 0.0, 7199), Some(1));
+        assert_eq!(due(9, None, 0.0, 7200), None);
     }
 }

@@ -10,55 +10,41 @@ use jiff::Timestamp;
 use tokio::{
     sync::watch,
     task::{Id, JoinSet},
-    time::{sleep, timeout},
+    time::sleep,
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Client, attempt::attempt, retry};
+use super::{Assignment, Target, attempt::attempt};
 use crate::{
-    api::v1alpha1::Retry,
     clock::Clock,
     event::WebhookKey,
     limits,
     queue::{Due, Queue, Sequence, Settlement},
 };
 
-/// What a worker is to do. Readers see it whole or not at all.
-#[derive(Clone, Debug)]
-pub enum Assignment {
-    /// Send.
-    Deliver(Arc<Target>),
-    /// Keep what comes, and send nothing; why.
-    Hold(&'static str),
-}
-
-/// Where to send, and how.
-#[derive(Debug)]
-pub struct Target {
-    /// The endpoint.
-    pub url: reqwest::Url,
-    /// Time for a whole attempt.
-    pub timeout: Duration,
-    /// Attempts under way at one time.
-    pub max_in_flight: usize,
-    /// When a failed attempt is repeated.
-    pub retry: Retry,
-    /// The client with the certificate that was asked for.
-    pub client: Arc<Client>,
-}
-
 /// Delivers the events of one webhook.
 pub struct Worker<Q, C> {
-    /// The webhook.
-    pub webhook: WebhookKey,
-    /// Its events.
-    pub queue: Arc<Q>,
-    /// What to do.
-    pub assignment: watch::Receiver<Assignment>,
-    /// The time.
-    pub clock: C,
+    webhook: WebhookKey,
+    queue: Arc<Q>,
+    assignment: watch::Receiver<Assignment>,
+    clock: C,
     /// Ends the worker; attempts under way are finished.
-    pub stop: CancellationToken,
+    stop: CancellationToken,
+    /// Whether the certificate was valid when last looked at.
+    sends: bool,
+}
+
+impl<Q: Queue, C: Clock + Clone> Worker<Q, C> {
+    /// A worker for one webhook.
+    pub fn new(
+        webhook: WebhookKey,
+        queue: Arc<Q>,
+        assignment: watch::Receiver<Assignment>,
+        clock: C,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { webhook, queue, assignment, clock, stop, sends: true }
+    }
 }
 
 impl<Q: Queue, C: Clock + Clone> Worker<Q, C> {
@@ -89,8 +75,12 @@ impl<Q: Queue, C: Clock + Clone> Worker<Q, C> {
                     under_way.insert(handle.id(), sequence);
                 }
             }
-            let waits = target.filter(|target| attempts.len() < target.max_in_flight && ready.is_empty());
-            let pause = waits.and(read_at).map(|at| until(at, self.clock.now()));
+            let wakes_at = match target {
+                Some(target) if attempts.len() < target.max_in_flight && ready.is_empty() => read_at,
+                Some(_) => None,
+                None => self.becomes_valid_at(),
+            };
+            let pause = wakes_at.map(|at| until(at, self.clock.now()));
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 changed = self.assignment.changed() => if changed.is_err() { break },
@@ -110,21 +100,27 @@ impl<Q: Queue, C: Clock + Clone> Worker<Q, C> {
                 () = sleep(pause.unwrap_or_default()), if pause.is_some() => {}
             }
         }
-        // Let what is under way be settled: what is not is sent again after the next start.
-        let rest = async { while attempts.join_next().await.is_some() {} };
-        if timeout(limits::SHUTDOWN, rest).await.is_err() {
-            tracing::warn!(webhook = %self.webhook, "attempts did not end in time; their events are sent again");
-        }
+        // Let what is under way be settled; whoever waits for this has a bound, and what is not settled then is
+        // sent again after the next start.
+        while attempts.join_next().await.is_some() {}
     }
 
     /// Where to send now: nowhere while on hold, nor with a certificate that is not valid.
     fn target(&mut self) -> Option<Arc<Target>> {
-        match &*self.assignment.borrow_and_update() {
-            Assignment::Deliver(target) if target.client.is_valid_at(self.clock.now()) => {
-                Some(Arc::clone(target))
-            }
-            Assignment::Deliver(_) | Assignment::Hold(_) => None,
+        let assignment = self.assignment.borrow_and_update();
+        let Assignment::Deliver(target) = &*assignment else { return None };
+        let valid = target.client.is_valid_at(self.clock.now());
+        if std::mem::replace(&mut self.sends, valid) && !valid {
+            tracing::warn!(webhook = %self.webhook, "holds: its certificate is not valid at this time");
         }
+        valid.then(|| Arc::clone(target))
+    }
+
+    /// When the certificate of a target becomes valid: a clock may lag behind the one that accepted it.
+    fn becomes_valid_at(&self) -> Option<Timestamp> {
+        let Assignment::Deliver(target) = &*self.assignment.borrow() else { return None };
+        let from = target.client.identity()?.valid_from;
+        (from > self.clock.now()).then_some(from)
     }
 
     async fn read(&self, except: Vec<Sequence>) -> (VecDeque<Due>, Option<Timestamp>) {
@@ -159,25 +155,20 @@ async fn deliver<Q: Queue, C: Clock>(
             Settlement::Delivered
         }
         Err(failure) => {
-            let now = clock.now();
-            let due_at = retry::due_again(
-                &target.retry,
-                event.accepted_at,
-                now,
-                failures,
-                failure.retry_after,
-                rand::random(),
-            );
+            let at = clock.now();
+            let since = due.failing_since.unwrap_or(at);
+            let layer = failure.layer;
+            let due_at = target.retry.due_again(since, at, failures, failure.retry_after, rand::random());
             if let Some(due_at) = due_at {
-                tracing::warn!(%webhook, %id, layer = ?failure.layer, error = %failure, failures, again = %due_at, "not delivered");
-                Settlement::Retry { due_at }
+                tracing::warn!(%webhook, %id, ?layer, error = %failure, failures, again = %due_at, "not delivered");
+                Settlement::Retry { at, due_at }
             } else {
-                tracing::error!(%webhook, %id, layer = ?failure.layer, error = %failure, failures, "given up");
-                Settlement::Dead { reason: failure.to_string() }
+                tracing::error!(%webhook, %id, ?layer, error = %failure, failures, "given up");
+                Settlement::Dead { at, reason: failure.to_string() }
             }
         }
     };
-    let again = if let Settlement::Retry { due_at } = settlement { Some(due_at) } else { None };
+    let again = if let Settlement::Retry { due_at, .. } = settlement { Some(due_at) } else { None };
     // Until this is on disk the event stays under way, so that it is not sent twice by one program.
     while let Err(error) = queue.settle(due.sequence, settlement.clone()).await {
         tracing::error!(%webhook, %id, %error, "what became of an event could not be recorded");
@@ -200,3 +191,6 @@ fn earliest(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
         (a, b) => a.or(b),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use kube::ResourceExt as _;
 
 use crate::{
     api::v1alpha1::{ConditionType, GENERATION_ANNOTATION, OutboundWebhook},
-    deliver::{Assignment, Client, ClientError, Target},
+    deliver::{Assignment, Client, ClientError, RetryPolicy, Target},
     identity::{ACTIVE_CERTIFICATE, ACTIVE_KEY, PemError, Slots, TRUSTED, Trust, TrustError, parse_bundle},
     kubernetes::is_controlled_by,
 };
@@ -48,9 +48,6 @@ pub(super) fn assign(
     built: &mut Option<Built>,
 ) -> Assignment {
     let hold = |reason| Assignment::Hold(reason);
-    if webhook.spec.suspend {
-        return hold("suspended");
-    }
     if !is_ready(webhook) {
         return hold("not ready");
     }
@@ -63,7 +60,7 @@ pub(super) fn assign(
         Ok(None) => hold("no certificate has been accepted"),
         Err(error) => {
             tracing::error!(webhook = %webhook.name_any(), namespace = ?webhook.namespace(), %error, "cannot deliver");
-            hold("the identities cannot be used")
+            hold("the TLS configuration cannot be made")
         }
     }
 }
@@ -95,9 +92,10 @@ fn target(
     let get = |key: &str| data.and_then(|data| data.get(key)).map(|value| value.0.as_slice());
     let asks_for_mtls = webhook.spec.mtls.is_some();
     let trust = webhook.spec.endpoint.trust.as_ref();
+    let asks_for_bundle = trust.is_some_and(|trust| trust.ca_bundle_ref.is_some());
     let material = Material {
         certificate: get(ACTIVE_CERTIFICATE).filter(|_| asks_for_mtls).map(<[u8]>::to_vec),
-        trusted: get(TRUSTED).filter(|_| trust.is_some()).map(<[u8]>::to_vec),
+        trusted: asks_for_bundle.then(|| get(TRUSTED)).flatten().map(<[u8]>::to_vec),
         system_roots: trust.is_none_or(|trust| trust.include_system_roots),
     };
     if asks_for_mtls && (material.certificate.is_none() || get(ACTIVE_KEY).is_none()) {
@@ -122,7 +120,11 @@ fn target(
         url: webhook.spec.endpoint.url.parse().map_err(|_| Unusable::Url)?,
         timeout: webhook.spec.endpoint.timeout(),
         max_in_flight: usize::try_from(delivery.max_in_flight).unwrap_or(1).max(1),
-        retry: delivery.retry,
+        retry: RetryPolicy {
+            initial: delivery.retry.initial(),
+            max: delivery.retry.max(),
+            max_age: delivery.retry.max_age(),
+        },
         client,
     }))
 }

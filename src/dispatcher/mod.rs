@@ -24,8 +24,9 @@ use crate::{
     api::v1alpha1::{IDENTITIES_SELECTOR, OutboundWebhook},
     clock::SystemClock,
     event::WebhookKey,
+    identity::{ACTIVE_CERTIFICATE, ACTIVE_KEY, TRUSTED},
     ingest::{self, Ingest},
-    kubernetes, limits,
+    kubernetes,
     queue::{Embedded, Queue as _, QueueError},
 };
 use registry::Registry;
@@ -71,20 +72,19 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
         Embedded::open(&options.queue)
             .map_err(|source| Error::Queue { directory: options.queue.display().to_string(), source })?,
     );
-    let listener = TcpListener::bind(options.listen)
-        .await
-        .map_err(|source| Error::Listen { address: options.listen, source })?;
+    let listen = |source| Error::Listen { address: options.listen, source };
+    let listener = TcpListener::bind(options.listen).await.map_err(listen)?;
+
+    let address = listener.local_addr().map_err(listen)?;
 
     let registry = Registry::new(Arc::clone(&queue), SystemClock, stop.clone());
-    let known = registry.known();
+    let ingest = Ingest { queue: Arc::clone(&queue), webhooks: registry.known(), clock: SystemClock };
     let watching = tokio::spawn(watch(client, options.namespace, registry, stop.clone()));
-    let ingest = Ingest { queue: Arc::clone(&queue), webhooks: known, clock: SystemClock };
-    let served = ingest::serve(listener, ingest, stop.clone()).await;
-    // Without ingest there is nothing to live for; with it gone in order, this changes nothing.
-    stop.cancel();
+    tracing::info!(%address, "takes events");
+    ingest::serve(listener, ingest, stop).await;
     let _ = watching.await;
-    queue.close(limits::SHUTDOWN).await;
-    served.map_err(|source| Error::Listen { address: options.listen, source })
+    queue.close().await;
+    Ok(())
 }
 
 /// Feeds the registry from two watches; ends its workers when it ends.
@@ -102,6 +102,7 @@ async fn watch(
         watcher(webhooks, watcher::Config::default()).default_backoff().reflect(webhook_writer).boxed();
     let mut secrets = watcher(secrets, watcher::Config::default().labels(IDENTITIES_SELECTOR))
         .default_backoff()
+        .modify(keep_what_is_read)
         .reflect(secret_writer)
         .boxed();
     let (mut webhooks_read, mut secrets_read) = (false, false);
@@ -122,6 +123,15 @@ async fn watch(
         }
     }
     registry.finish().await;
+}
+
+/// Anybody can put our labels on a Secret; what is kept in memory is what a webhook's own has to say.
+fn keep_what_is_read(secret: &mut Secret) {
+    secret.metadata.managed_fields = None;
+    let named = secret.webhook().is_some();
+    if let Some(data) = &mut secret.data {
+        data.retain(|key, _| named && [ACTIVE_CERTIFICATE, ACTIVE_KEY, TRUSTED].contains(&key.as_str()));
+    }
 }
 
 enum Touched {

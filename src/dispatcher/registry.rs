@@ -94,13 +94,8 @@ impl<Q: Queue, C: Clock + Clone> Registry<Q, C> {
         let running = self.running.entry(key.clone()).or_insert_with(|| {
             let (assignment, receiver) = watch::channel(Assignment::Hold("starting"));
             let stop = self.stop.child_token();
-            let worker = Worker {
-                webhook: key.clone(),
-                queue: Arc::clone(&self.queue),
-                assignment: receiver,
-                clock: self.clock.clone(),
-                stop: stop.clone(),
-            };
+            let (queue, clock) = (Arc::clone(&self.queue), self.clock.clone());
+            let worker = Worker::new(key.clone(), queue, receiver, clock, stop.clone());
             self.workers.spawn(worker.run());
             Running { assignment, built: None, stop }
         });

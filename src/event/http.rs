@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 
 use data_encoding::BASE64;
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue};
 use jiff::Timestamp;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue};
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 use uuid::Uuid;
 
 use super::{Event, WebhookKey};
@@ -45,6 +45,9 @@ pub enum NotAnEvent {
     /// `data_base64` cannot be decoded.
     #[error("data_base64 is not valid base64")]
     Base64,
+    /// Too many events at once.
+    #[error("the batch has more than {limit} events", limit = limits::BATCH_EVENTS)]
+    Batch,
     /// A bound was exceeded.
     #[error("the event has more than {0} {1} of attributes")]
     Limit(usize, &'static str),
@@ -67,13 +70,16 @@ pub fn read(
         body,
     };
     let events = if media_type.eq_ignore_ascii_case(STRUCTURED) {
-        let value = serde_json::from_slice(body).map_err(|_| NotAnEvent::Json("a CloudEvent in JSON"))?;
-        let (attributes, body) = structured(value)?;
+        let fields = serde_json::from_slice(body).map_err(|_| NotAnEvent::Json("a CloudEvent in JSON"))?;
+        let (attributes, body) = structured(fields)?;
         vec![new(attributes, body)]
     } else if media_type.eq_ignore_ascii_case(BATCH) {
-        let batch: Vec<Value> =
+        let batch: Vec<Fields<'_>> =
             serde_json::from_slice(body).map_err(|_| NotAnEvent::Json("a JSON array of CloudEvents"))?;
-        let read = |value| structured(value).map(|(attributes, body)| new(attributes, body));
+        if batch.len() > limits::BATCH_EVENTS {
+            return Err(NotAnEvent::Batch);
+        }
+        let read = |fields| structured(fields).map(|(attributes, body)| new(attributes, body));
         batch.into_iter().map(read).collect::<Result<_, _>>()?
     } else if headers.contains_key("ce-specversion") {
         vec![new(binary(headers, content_type)?, body.to_vec())]
@@ -118,32 +124,37 @@ fn header_text(name: &str, value: &HeaderValue) -> Result<String, NotAnEvent> {
     text.map(std::borrow::Cow::into_owned).ok_or_else(|| NotAnEvent::Value(name.to_owned()))
 }
 
-fn structured(value: Value) -> Result<(BTreeMap<String, String>, Vec<u8>), NotAnEvent> {
-    let Value::Object(mut fields) = value else { return Err(NotAnEvent::Json("a CloudEvent in JSON")) };
-    let present = |value: &Value| !value.is_null();
+/// The members of a CloudEvent in JSON, as they stand: a number in its data may be larger than ours.
+type Fields<'a> = BTreeMap<String, &'a RawValue>;
+
+fn structured(mut fields: Fields<'_>) -> Result<(BTreeMap<String, String>, Vec<u8>), NotAnEvent> {
+    let present = |value: &&RawValue| value.get() != "null";
     let data = fields.remove("data").filter(present);
     let data_base64 = fields.remove("data_base64").filter(present);
     let mut attributes = BTreeMap::new();
-    for (name, value) in fields {
-        let value = match value {
-            Value::Null => continue,
-            Value::String(text) => text,
-            Value::Bool(flag) => flag.to_string(),
-            Value::Number(number) => number.to_string(),
-            Value::Array(_) | Value::Object(_) => return Err(NotAnEvent::Value(name)),
+    for (name, value) in fields.into_iter().filter(|(_, value)| present(value)) {
+        let value = match serde_json::from_str(value.get()) {
+            Ok(Value::String(text)) => text,
+            Ok(Value::Bool(_) | Value::Number(_)) => value.get().to_owned(),
+            _ => return Err(NotAnEvent::Value(name)),
         };
         attributes.insert(name, value);
     }
     let body = match (data, data_base64) {
         (None, None) => Vec::new(),
-        (None, Some(Value::String(text))) => {
+        (None, Some(text)) => {
+            let text: String = serde_json::from_str(text.get()).map_err(|_| NotAnEvent::Base64)?;
             BASE64.decode(text.as_bytes()).map_err(|_| NotAnEvent::Base64)?
         }
-        (None, Some(_)) => return Err(NotAnEvent::Base64),
-        (Some(Value::String(text)), None) if !is_json(attributes.get("datacontenttype")) => text.into_bytes(),
         (Some(data), None) => {
-            attributes.entry("datacontenttype".to_owned()).or_insert_with(|| "application/json".to_owned());
-            data.to_string().into_bytes()
+            let text: Option<String> = serde_json::from_str(data.get()).ok();
+            if let Some(text) = text.filter(|_| !is_json(attributes.get("datacontenttype"))) {
+                text.into_bytes()
+            } else {
+                let json = || "application/json".to_owned();
+                attributes.entry("datacontenttype".to_owned()).or_insert_with(json);
+                data.get().as_bytes().to_vec()
+            }
         }
         (Some(_), Some(_)) => return Err(NotAnEvent::Json("an event with either data or data_base64")),
     };
@@ -252,6 +263,9 @@ mod tests {
             (&br#"{"a":[1,null]}"#[..], "application/json")
         );
         assert_eq!(event(r#""data":"x""#).unwrap().body, br#""x""#);
+        let exact = br#"{"n":12345678901234567890123, "n":0.10}"#;
+        let kept = event(&format!("\"data\":{}", std::str::from_utf8(exact).unwrap())).unwrap();
+        assert_eq!(kept.body, exact);
         assert_eq!(event(r#""datacontenttype":"text/plain","data":"x""#).unwrap().body, b"x");
         assert_eq!(event(r#""data_base64":"AP8=""#).unwrap().body, [0, 255]);
         assert_eq!(event(r#""n":1,"b":true"#).unwrap().attributes["n"], "1");

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 /// A webhook by name: what ingest, queue and deliveries know of it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WebhookKey {
     /// Its namespace.
     pub namespace: String,

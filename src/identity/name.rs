@@ -3,7 +3,10 @@
 use std::fmt::Write as _;
 
 use data_encoding::HEXLOWER;
-use x509_parser::x509::{AttributeTypeAndValue, X509Name};
+use x509_parser::{
+    asn1_rs::ToDer as _,
+    x509::{AttributeTypeAndValue, X509Name},
+};
 
 /// A name in RFC 4514 notation, with the attribute names that `openssl x509 -nameopt RFC2253` prints.
 pub(crate) fn rfc4514(name: &X509Name<'_>) -> String {
@@ -19,18 +22,7 @@ fn attribute(attribute: &AttributeTypeAndValue<'_>) -> String {
         (Some(short), Some(text)) => format!("{short}={}", escape(&text)),
         (short, _) => {
             // RFC 4514, 2.4: a value without a string form is written as # and the hex of its BER.
-            let value = attribute.attr_value();
-            let mut der = vec![u8::try_from(value.tag().0).unwrap_or(0x1f)];
-            let length = value.data.len();
-            if length < 0x80 {
-                der.push(u8::try_from(length).unwrap_or_default());
-            } else {
-                let bytes = length.to_be_bytes();
-                let bytes = &bytes[bytes.iter().position(|b| *b != 0).unwrap_or(0)..];
-                der.push(0x80 | u8::try_from(bytes.len()).unwrap_or_default());
-                der.extend_from_slice(bytes);
-            }
-            der.extend_from_slice(value.data);
+            let der = attribute.attr_value().to_der_vec().unwrap_or_default();
             format!("{}=#{}", short.unwrap_or(&oid), HEXLOWER.encode(&der))
         }
     }

@@ -7,7 +7,7 @@ use pem_rfc7468::LineEnding;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject as _};
 use zeroize::Zeroizing;
 
-use super::{FactsError, Identity};
+use super::{FactsError, Identity, TlsError, tls::check_pair};
 
 /// Key of the Active's certificate and chain.
 pub const ACTIVE_CERTIFICATE: &str = "active.crt";
@@ -33,6 +33,9 @@ pub enum PemError {
     /// PEM, and not a certificate.
     #[error("{ACTIVE_CERTIFICATE}: {0}")]
     Facts(#[from] FactsError),
+    /// A key that is not the certificate's, or that TLS cannot use.
+    #[error("{ACTIVE_KEY}: {0}")]
+    Pair(#[from] TlsError),
     /// A key that cannot be written as PEM.
     #[error("the key cannot be written as PEM")]
     Encode,
@@ -76,7 +79,9 @@ fn identity_from_pem(certificate: &[u8], key: &[u8]) -> Result<Identity, PemErro
         .map_err(|_| PemError::Malformed(ACTIVE_CERTIFICATE))?;
     let key = PrivatePkcs8KeyDer::from_pem_slice(key).map_err(|_| PemError::Malformed(ACTIVE_KEY))?;
     // The alias is the keystore's affair; it ends there.
-    Ok(Identity::new(chain, Zeroizing::new(key.secret_pkcs8_der().to_vec()), None)?)
+    let identity = Identity::new(chain, Zeroizing::new(key.secret_pkcs8_der().to_vec()), None)?;
+    check_pair(&identity)?;
+    Ok(identity)
 }
 
 #[cfg(test)]
@@ -92,6 +97,15 @@ mod tests {
         let (before, after) = (slots.active.unwrap(), read.active.unwrap());
         assert_eq!(before.chain(), after.chain());
         assert_eq!(before.key(), after.key());
+    }
+
+    #[test]
+    fn the_key_of_another_is_an_error() {
+        let [mut data, other] = ["CN=shop", "CN=other"]
+            .map(|name| Slots { active: Some(Arc::new(identity(name))) }.to_pem().unwrap());
+        data.insert(ACTIVE_KEY, other[ACTIVE_KEY].clone());
+        let error = Slots::from_pem(|key| data.get(key).map(|value| value.as_slice()));
+        assert!(matches!(error, Err(PemError::Pair(_))));
     }
 
     #[test]

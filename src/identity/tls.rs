@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use rustls::{
     ClientConfig, SignatureAlgorithm, SignatureScheme,
     client::ResolvesClientCert,
@@ -14,7 +15,7 @@ use rustls::{
     sign::{CertifiedKey, Signer, SigningKey},
 };
 
-use super::{Identity, Trust, TrustError};
+use super::{Facts, Identity, Trust, TrustError};
 
 /// Why there is no TLS configuration.
 #[derive(Debug, thiserror::Error)]
@@ -42,9 +43,14 @@ pub fn client_config(identity: Option<&Identity>, trust: &Trust) -> Result<Clien
     Ok(config)
 }
 
-/// Presents one certificate, always.
+/// Presents one certificate, always, for as long as it is valid.
 #[derive(Debug)]
-struct Present(Arc<CertifiedKey>);
+struct Present {
+    certified: Arc<CertifiedKey>,
+    /// Ends the handshake instead.
+    refusing: Arc<CertifiedKey>,
+    facts: Facts,
+}
 
 impl Present {
     fn new(identity: &Identity) -> Result<Self, TlsError> {
@@ -52,13 +58,25 @@ impl Present {
         let key = aws_lc_rs::sign::any_supported_type(&key).map_err(TlsError::Identity)?;
         let certified = CertifiedKey::new(identity.chain().to_vec(), Arc::new(MustSign(key)));
         certified.keys_match().map_err(TlsError::Identity)?;
-        Ok(Self(Arc::new(certified)))
+        let refusing = CertifiedKey::new(identity.chain().to_vec(), Arc::new(NotValidNow));
+        let facts = identity.facts().clone();
+        Ok(Self { certified: Arc::new(certified), refusing: Arc::new(refusing), facts })
     }
+
+    /// A handshake may begin before the certificate expires and reach this after.
+    fn at(&self, now: Timestamp) -> Arc<CertifiedKey> {
+        Arc::clone(if self.facts.is_valid_at(now) { &self.certified } else { &self.refusing })
+    }
+}
+
+/// Whether the key is the certificate's, and one that TLS can sign with.
+pub(super) fn check_pair(identity: &Identity) -> Result<(), TlsError> {
+    Present::new(identity).map(drop)
 }
 
 impl ResolvesClientCert for Present {
     fn resolve(&self, _accepted: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.0))
+        Some(self.at(Timestamp::now()))
     }
 
     fn has_certs(&self) -> bool {
@@ -73,7 +91,8 @@ struct MustSign(Arc<dyn SigningKey>);
 
 impl SigningKey for MustSign {
     fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
-        Some(self.0.choose_scheme(offered).unwrap_or_else(|| Box::new(NoCommonScheme)))
+        let refusal = "the server accepts no signature that the client certificate's key can make";
+        Some(self.0.choose_scheme(offered).unwrap_or_else(|| Box::new(Refusal(refusal))))
     }
 
     fn public_key(&self) -> Option<SubjectPublicKeyInfoDer<'_>> {
@@ -85,14 +104,27 @@ impl SigningKey for MustSign {
     }
 }
 
+/// The key of a certificate that is not valid now.
 #[derive(Debug)]
-struct NoCommonScheme;
+struct NotValidNow;
 
-impl Signer for NoCommonScheme {
+impl SigningKey for NotValidNow {
+    fn choose_scheme(&self, _offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
+        Some(Box::new(Refusal("the client certificate is not valid now")))
+    }
+
+    fn algorithm(&self) -> SignatureAlgorithm {
+        SignatureAlgorithm::Unknown(0)
+    }
+}
+
+/// Signs nothing, and so ends the handshake.
+#[derive(Debug)]
+struct Refusal(&'static str);
+
+impl Signer for Refusal {
     fn sign(&self, _message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
-        Err(rustls::Error::General(
-            "the server accepts no signature that the client certificate's key can make".to_owned(),
-        ))
+        Err(rustls::Error::General(self.0.to_owned()))
     }
 
     fn scheme(&self) -> SignatureScheme {
@@ -103,7 +135,7 @@ impl Signer for NoCommonScheme {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::tests::{identity, identity_with_key_of};
+    use crate::identity::tests::{identity, identity_valid, identity_with_key_of};
 
     #[test]
     fn the_key_of_another_certificate_is_refused() {
@@ -115,9 +147,20 @@ mod tests {
     #[test]
     fn a_key_that_cannot_sign_ends_the_handshake_instead_of_going_on_without() {
         let present = Present::new(&identity("CN=a")).unwrap();
-        let signer = present.0.key.choose_scheme(&[SignatureScheme::ED448]).unwrap();
+        let signer = present.certified.key.choose_scheme(&[SignatureScheme::ED448]).unwrap();
         assert!(signer.sign(b"transcript").is_err());
         assert!(present.resolve(&[b"an unrelated name"], &[SignatureScheme::ED448]).is_some());
+    }
+
+    #[test]
+    fn outside_its_validity_a_certificate_ends_the_handshake() {
+        let present = Present::new(&identity_valid("CN=a", 1_000, 2_000)).unwrap();
+        let signs = |second| {
+            let at = present.at(Timestamp::from_second(second).unwrap());
+            let signer = at.key.choose_scheme(&[SignatureScheme::ECDSA_NISTP256_SHA256]).unwrap();
+            signer.sign(b"transcript").is_ok()
+        };
+        assert_eq!([999, 1_000, 2_000, 2_001].map(signs), [false, true, true, false]);
     }
 
     #[test]

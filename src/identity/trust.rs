@@ -1,5 +1,7 @@
 //! Whom to trust at the endpoint.
 
+use std::sync::LazyLock;
+
 use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, pem::PemObject as _},
@@ -40,6 +42,17 @@ pub enum TrustError {
     NoSystemRoots,
 }
 
+/// Whom the system trusts: read once, for it is slow.
+static SYSTEM: LazyLock<RootCertStore> = LazyLock::new(|| {
+    let system = rustls_native_certs::load_native_certs();
+    for error in &system.errors {
+        tracing::warn!(%error, "a trusted certificate of the system cannot be read");
+    }
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(system.certs);
+    roots
+});
+
 impl Default for Trust {
     /// Whom the system trusts.
     fn default() -> Self {
@@ -52,13 +65,10 @@ impl Trust {
     pub(super) fn roots(&self) -> Result<RootCertStore, TrustError> {
         let mut roots = RootCertStore::empty();
         if self.system_roots {
-            let system = rustls_native_certs::load_native_certs();
-            for error in &system.errors {
-                tracing::warn!(%error, "a trusted certificate of the system cannot be read");
-            }
-            if roots.add_parsable_certificates(system.certs).0 == 0 {
+            if SYSTEM.is_empty() {
                 return Err(TrustError::NoSystemRoots);
             }
+            roots.roots.clone_from(&SYSTEM.roots);
         }
         for (i, certificate) in self.certificates.iter().enumerate() {
             roots.add(certificate.clone()).map_err(|_| TrustError::Certificate(i + 1))?;

@@ -1,6 +1,8 @@
 //! Events in: HTTP, bounded, answered 202 once what came is on disk.
 
-use std::{net::SocketAddr, sync::Arc};
+mod server;
+
+use std::sync::Arc;
 
 use axum::{
     Json, Router,
@@ -57,10 +59,8 @@ pub async fn serve<Q: Queue, W: Webhooks, C: Clock>(
     listener: TcpListener,
     ingest: Ingest<Q, W, C>,
     stop: CancellationToken,
-) -> std::io::Result<()> {
-    let address: SocketAddr = listener.local_addr()?;
-    tracing::info!(%address, "takes events");
-    axum::serve(listener, router(Arc::new(ingest))).with_graceful_shutdown(stop.cancelled_owned()).await
+) {
+    server::serve(listener, router(Arc::new(ingest)), stop).await;
 }
 
 fn router<Q: Queue, W: Webhooks, C: Clock>(ingest: Arc<Ingest<Q, W, C>>) -> Router {

@@ -1,4 +1,4 @@
-use std::{sync::Mutex, time::Duration};
+use std::sync::Mutex;
 
 use axum::{body::Body, http::Request};
 use jiff::Timestamp;
@@ -36,7 +36,7 @@ impl Queue for Scripted {
     fn appended(&self, _: &WebhookKey) -> Arc<Notify> {
         Arc::default()
     }
-    async fn close(&self, _: Duration) {}
+    async fn close(&self) {}
 }
 
 struct Only(Known);
@@ -57,8 +57,12 @@ async fn post_to(
 ) -> (StatusCode, HeaderMap, String, usize) {
     let queue = Arc::new(Scripted { refuses_with, ..Scripted::default() });
     let ingest = Ingest { queue: Arc::clone(&queue), webhooks: Arc::new(Only(known)), clock: SystemClock };
-    let request =
-        Request::post("/v1/namespaces/shop/outboundwebhooks/partner/events").body(Body::from(body)).unwrap();
+    let content_type =
+        if body.starts_with(b"[") { "application/cloudevents-batch+json" } else { "text/plain" };
+    let request = Request::post("/v1/namespaces/shop/outboundwebhooks/partner/events")
+        .header("content-type", content_type)
+        .body(Body::from(body))
+        .unwrap();
     let response = router(Arc::new(ingest)).oneshot(request).await.unwrap();
     let (status, headers) = (response.status(), response.headers().clone());
     let body = axum::body::to_bytes(response.into_body(), 4096).await.unwrap();
@@ -76,10 +80,13 @@ async fn an_event_that_is_kept_is_answered_202_with_its_id() {
 
 #[tokio::test]
 async fn what_is_not_kept_is_told() {
+    let one = r#"{"specversion":"1.0","id":"1","source":"s","type":"t"}"#;
+    let batch = format!("[{}]", vec![one; limits::BATCH_EVENTS + 1].join(",")).into_bytes();
     let large = vec![b'x'; limits::EVENT_BYTES + 1];
     let storage = QueueError::Storage(Arc::new(rusqlite::Error::InvalidQuery));
     for (known, refusal, body, status, says, retry_after) in [
         (Known::No, None, vec![], StatusCode::NOT_FOUND, "no OutboundWebhook shop/partner", false),
+        (Known::Yes, None, batch, StatusCode::BAD_REQUEST, "more than 1000 events", false),
         (Known::NotYet, None, vec![], StatusCode::SERVICE_UNAVAILABLE, "not been read", true),
         (
             Known::Yes,

@@ -12,7 +12,6 @@ use std::{
     fs::{self, File, TryLockError},
     path::Path,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -27,7 +26,7 @@ use crate::{
     event::{Event, WebhookKey},
     limits,
 };
-use writer::{Change, Request, Writer};
+use writer::{Change, Request, Room, Writer};
 
 type Wakers = Mutex<HashMap<WebhookKey, Arc<Notify>>>;
 
@@ -56,8 +55,10 @@ impl Embedded {
         let path = directory.join("queue.db");
         let (requests, received) = mpsc::channel(limits::QUEUE_REQUESTS);
         let wakers = Arc::new(Wakers::default());
-        let (writer, checkpointer) =
-            (Writer::new(schema::open_writer(&path)?, Arc::clone(&wakers))?, schema::open_beside(&path)?);
+        let (writer, checkpointer) = (
+            Writer::new(schema::open_writer(&path)?, Arc::clone(&wakers), Room::default())?,
+            schema::open_beside(&path)?,
+        );
         let reader = schema::open_beside(&path)?;
         Ok(Self {
             requests,
@@ -95,7 +96,7 @@ impl Queue for Embedded {
     }
 
     async fn settle(&self, sequence: Sequence, settlement: Settlement) -> Result<(), QueueError> {
-        self.request(Change::Settle { sequence, settlement, at: Timestamp::now() }).await
+        self.request(Change::Settle { sequence, settlement }).await
     }
 
     fn appended(&self, webhook: &WebhookKey) -> Arc<Notify> {
@@ -103,14 +104,12 @@ impl Queue for Embedded {
         Arc::clone(wakers.entry(webhook.clone()).or_default())
     }
 
-    async fn close(&self, patience: Duration) {
+    async fn close(&self) {
         // What was sent before this is committed first: the channel keeps its order.
         let _ = self.requests.send(Request::Close).await;
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        let join = task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
-        if tokio::time::timeout(patience, join).await.is_err() {
-            tracing::warn!("the queue did not close in time; what was acknowledged is on disk");
-        }
+        let _ =
+            task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join()))).await;
     }
 }
 
@@ -128,8 +127,8 @@ fn read_due(
 
     let now_ms = now.as_millisecond();
     let mut statement = reader.prepare_cached(
-        "SELECT sequence, id, accepted_ms, due_ms, failures, attributes, body FROM event
-         WHERE webhook = ?1 AND due_ms <= ?2 ORDER BY due_ms, sequence",
+        "SELECT sequence, id, accepted_ms, failing_ms, failures, attributes, body FROM event
+         WHERE webhook = ?1 AND due_ms <= ?2 AND dead_ms IS NULL ORDER BY due_ms, sequence",
     )?;
     let mut rows = statement.query((id, now_ms))?;
     let (mut page, mut bytes) = (Page::default(), 0);
@@ -146,24 +145,25 @@ fn read_due(
         page.due.push(due);
     }
     let next_ms: Option<i64> = reader
-        .prepare_cached("SELECT min(due_ms) FROM event WHERE webhook = ?1 AND due_ms > ?2")?
+        .prepare_cached(
+            "SELECT min(due_ms) FROM event WHERE webhook = ?1 AND due_ms > ?2 AND dead_ms IS NULL",
+        )?
         .query_row((id, now_ms), |row| row.get(0))?;
     page.next_due_at = next_ms.and_then(|ms| Timestamp::from_millisecond(ms).ok());
     Ok(page)
 }
 
 fn read_row(row: &Row<'_>, webhook: &WebhookKey) -> Result<Due, rusqlite::Error> {
-    let time =
-        |column| row.get(column).map(|ms| Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH));
+    let time = |ms| Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH);
     let attributes: String = row.get(5)?;
     Ok(Due {
         sequence: row.get(0)?,
         failures: row.get(4)?,
-        due_at: time(3)?,
+        failing_since: row.get::<_, Option<i64>>(3)?.map(time),
         event: Event {
             id: row.get::<_, [u8; 16]>(1).map(uuid::Uuid::from_bytes)?,
             webhook: webhook.clone(),
-            accepted_at: time(2)?,
+            accepted_at: time(row.get(2)?),
             attributes: serde_json::from_str(&attributes).map_err(|error| {
                 rusqlite::Error::FromSqlConversionFailure(5, rusqlite::types::Type::Text, Box::new(error))
             })?,

@@ -6,7 +6,7 @@
 mod embedded;
 mod schema;
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc};
 
 use jiff::Timestamp;
 use tokio::sync::Notify;
@@ -24,8 +24,8 @@ pub struct Due {
     pub sequence: Sequence,
     /// Attempts that failed so far.
     pub failures: u32,
-    /// When it was due.
-    pub due_at: Timestamp,
+    /// Since when it has been failing; not the time that it waited for a certificate.
+    pub failing_since: Option<Timestamp>,
     /// The event.
     pub event: Event,
 }
@@ -46,11 +46,15 @@ pub enum Settlement {
     Delivered,
     /// To be sent again.
     Retry {
+        /// When it failed.
+        at: Timestamp,
         /// Not before this time.
         due_at: Timestamp,
     },
     /// Given up: kept, and never sent by itself.
     Dead {
+        /// When it failed.
+        at: Timestamp,
         /// What failed last.
         reason: String,
     },
@@ -59,7 +63,7 @@ pub enum Settlement {
 /// Why an event was not taken, or a queue not read.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum QueueError {
-    /// The webhook has as many events waiting as it may have, or the file is as large as it may be.
+    /// The webhook has as many events or bytes waiting as it may have, or the file is as large as it may be.
     #[error("the queue is full")]
     Full,
     /// The program is ending.
@@ -119,5 +123,5 @@ pub trait Queue: Send + Sync + 'static {
     fn appended(&self, webhook: &WebhookKey) -> Arc<Notify>;
 
     /// Commits what was taken and closes the file.
-    fn close(&self, patience: Duration) -> impl Future<Output = ()> + Send;
+    fn close(&self) -> impl Future<Output = ()> + Send;
 }

@@ -24,21 +24,14 @@ const MIGRATIONS: &[&str] = &["
         accepted_ms INTEGER NOT NULL,
         due_ms      INTEGER NOT NULL,
         failures    INTEGER NOT NULL DEFAULT 0,
+        failing_ms  INTEGER, -- since when it has been failing
+        dead_ms     INTEGER, -- when it was given up; in place, for a full file has no room for a copy
+        dead_reason TEXT,
         attributes  TEXT    NOT NULL,
         body        BLOB    NOT NULL
     ) STRICT;
-    CREATE INDEX event_due ON event (webhook, due_ms, sequence);
-    CREATE TABLE dead (
-        sequence    INTEGER PRIMARY KEY,
-        webhook     INTEGER NOT NULL REFERENCES webhook (id),
-        id          BLOB    NOT NULL,
-        accepted_ms INTEGER NOT NULL,
-        died_ms     INTEGER NOT NULL,
-        failures    INTEGER NOT NULL,
-        reason      TEXT    NOT NULL,
-        attributes  TEXT    NOT NULL,
-        body        BLOB    NOT NULL
-    ) STRICT;
+    CREATE INDEX event_due ON event (webhook, due_ms, sequence) WHERE dead_ms IS NULL;
+    CREATE INDEX event_dead ON event (webhook, sequence) WHERE dead_ms IS NOT NULL;
 "];
 
 /// Opens the file for writing and brings its schema up to date.
@@ -46,8 +39,6 @@ pub(super) fn open_writer(path: &std::path::Path) -> Result<Connection, QueueErr
     let mut connection = Connection::open(path)?;
     configure(&connection)?;
     migrate(&mut connection)?;
-    // A page is 4 KiB; SQLite itself says when the file would grow past it, and the append is refused whole.
-    connection.pragma_update(None, "max_page_count", limits::QUEUE_BYTES / 4096)?;
     Ok(connection)
 }
 

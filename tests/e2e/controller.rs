@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{Api, ResourceExt as _, api::DeleteParams};
 use postrider::api::v1alpha1::OutboundWebhook;
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::{Value, json};
 
 use crate::{
@@ -33,6 +34,8 @@ tests![
     what_was_accepted_goes_on_while_its_keystore_is_broken,
     a_certificate_expires_at_its_very_moment,
     reconciling_the_same_again_writes_nothing,
+    what_somebody_changes_in_the_identities_is_mended,
+    a_url_that_cannot_be_dialled_is_told,
     a_name_that_is_taken_is_told,
     owned_objects_are_made_again_and_go_with_the_webhook,
     the_offered_certificate_is_the_public_chain,
@@ -85,6 +88,7 @@ async fn the_status_says_what_openssl_says_of_a_p12(cluster: Arc<Cluster>) {
     assert_eq!((valid.status.as_str(), valid.reason.as_str()), ("True", "Valid"));
     assert_eq!(valid.message, format!("{}, valid till {}", openssl.subject, openssl.not_after));
     assert_eq!(message(&webhook), format!("delivers with {}", valid.message));
+    scene.namespace.assert_no_secret_in("outboundwebhooks,configmaps,events").await;
 }
 
 async fn the_status_says_what_keytool_says_of_a_jks(cluster: Arc<Cluster>) {
@@ -309,16 +313,16 @@ async fn what_was_accepted_goes_on_while_its_keystore_is_broken(cluster: Arc<Clu
 
 async fn a_certificate_expires_at_its_very_moment(cluster: Arc<Cluster>) {
     let scene = Scene::new(cluster).await;
-    let short = Validity::ExpiresIn(Duration::from_secs(6));
+    let short = Validity::ExpiresIn(Duration::from_secs(10));
     let (certificate, keystore) = fresh(Request::client("/CN=short").validity(short)).await;
     scene.keystore("shop", &keystore).await;
     scene.mtls_webhook("shop", URL, "PKCS12").await;
     scene.ready("shop").await;
     let webhook = scene.not_ready("shop", "Expired").await;
-    // Valid through the whole second of notAfter, and no longer. Nothing else wakes the controller here.
+    // Nothing else wakes the controller here.
     let at = condition(&webhook, "Ready").unwrap().last_transition_time.0.as_second();
     let end = certificate.facts.not_after.as_second();
-    assert!((end..=end + 1).contains(&at), "notAfter was {end}, not Ready since {at}");
+    assert!((end..=end + 2).contains(&at), "notAfter was {end}, not Ready since {at}");
 }
 
 async fn reconciling_the_same_again_writes_nothing(cluster: Arc<Cluster>) {
@@ -326,36 +330,61 @@ async fn reconciling_the_same_again_writes_nothing(cluster: Arc<Cluster>) {
     scene.keystore("shop", pki::shared().await.pkcs12().await).await;
     scene.mtls_webhook("shop", URL, "PKCS12").await;
     scene.ready("shop").await;
-    let identities = scene.namespace.api::<Secret>();
-    let certificates = scene.namespace.api::<ConfigMap>();
-    let versions = async || {
-        (
-            identities.get("shop-identities").await.unwrap().resource_version(),
-            certificates.get("shop-client-certificate").await.unwrap().resource_version(),
-            scene.webhooks().get("shop").await.unwrap().resource_version(),
-        )
+    let secrets = scene.namespace.api::<Secret>();
+    let owned = async || {
+        let certificates = scene.namespace.api::<ConfigMap>().get("shop-client-certificate").await.unwrap();
+        let identities = secrets.get("shop-identities").await.unwrap();
+        (identities.resource_version(), certificates.resource_version())
     };
-    let before = versions().await;
-    // Another webhook of the namespace names the same Secret: touching it reconciles both, and that the
-    // second has seen it says that the first has, too. Its label is no input.
+    let before = owned().await;
+    // A label on the keystore's Secret is no news but for the Secret's version, which is in the status.
     scene.namespace.kubectl(["label", "secret", "shop-keystore", "touched=1"]).await.succeeded();
-    let secret = identities.get("shop-keystore").await.unwrap().resource_version().unwrap();
-    let seen = eventually::object(&scene.webhooks(), "shop", "the touched Secret in the status", |webhook| {
-        status_entry(webhook)["source"]["resourceVersion"] == json!(secret)
+    let version = json!(secrets.get("shop-keystore").await.unwrap().resource_version());
+    eventually::object(&scene.webhooks(), "shop", "the touched Secret in the status", |webhook| {
+        status_entry(webhook)["source"]["resourceVersion"] == version
     })
     .await;
-    // The Secret's version is part of the status, and the only thing that changed.
-    let after = versions().await;
-    assert_eq!((&after.0, &after.1), (&before.0, &before.1));
-    assert_eq!(after.2, seen.resource_version());
+    assert_eq!(owned().await, before);
 
-    // An annotation reconciles; its own write is the last.
-    scene.namespace.kubectl(["annotate", "owh", "shop", "touched=1"]).await.succeeded();
-    let annotated = versions().await;
-    // A webhook that was applied after is reconciled after.
-    scene.webhook("later", URL, json!({})).await;
-    scene.ready("later").await;
-    assert_eq!(versions().await, annotated);
+    // An annotation reconciles, and its own write stays the last. There is no event for what does not happen.
+    let annotate = ["annotate", "owh", "shop", "touched=1", "-o", "jsonpath={.metadata.resourceVersion}"];
+    let annotated = scene.namespace.kubectl(annotate).await.succeeded();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(scene.webhooks().get("shop").await.unwrap().resource_version().unwrap(), annotated);
+    assert_eq!(owned().await, before);
+}
+
+async fn what_somebody_changes_in_the_identities_is_mended(cluster: Arc<Cluster>) {
+    let scene = Scene::new(cluster).await;
+    let shared = pki::shared().await;
+    scene.keystore("shop", shared.pkcs12().await).await;
+    let trust = json!({ "caBundleRef": null, "includeSystemRoots": true });
+    let spec = json!({ "endpoint": { "trust": trust }, "mtls": { "active": active("shop", "PKCS12") } });
+    scene.webhook("shop", URL, spec).await;
+    scene.ready("shop").await;
+    let secrets = scene.namespace.api::<Secret>();
+    let good = secrets.get("shop-identities").await.unwrap().data.unwrap();
+    assert_eq!(good.keys().collect::<Vec<_>>(), ["active.crt", "active.key"]);
+    let another = shared.client_authority.issue(&Request::client("/CN=another")).await;
+    for (key, value) in [("ca.crt", shared.server_authority.root_pem()), ("active.key", another.key_pem())] {
+        let patch = json!({ "stringData": { key: value } }).to_string();
+        let arguments = ["patch", "secret", "shop-identities", "--type=merge", "-p", &patch];
+        let patched = scene.namespace.kubectl(arguments).await;
+        assert!(patched.status.success(), "{}", patched.stderr);
+        let what = format!("{key} to be as it was");
+        eventually::object(&secrets, "shop-identities", &what, |secret| secret.data.as_ref() == Some(&good))
+            .await;
+    }
+}
+
+async fn a_url_that_cannot_be_dialled_is_told(cluster: Arc<Cluster>) {
+    let scene = Scene::new(cluster).await;
+    // A URL to the API server, and not to those who dial.
+    scene.webhook("shop", "https://300.1.1.1/hooks", json!({})).await;
+    let webhook = scene.not_ready("shop", "InvalidURL").await;
+    assert!(message(&webhook).starts_with("endpoint.url cannot be dialled"), "{}", message(&webhook));
+    scene.webhook("shop", URL, json!({})).await;
+    scene.ready("shop").await;
 }
 
 async fn a_name_that_is_taken_is_told(cluster: Arc<Cluster>) {
@@ -392,18 +421,15 @@ async fn owned_objects_are_made_again_and_go_with_the_webhook(cluster: Arc<Clust
 
     // Whoever no longer asks for a certificate keeps none.
     scene.webhook("shop", URL, json!({})).await;
-    let patch = json!({ "spec": { "mtls": null } });
-    scene
-        .namespace
-        .kubectl(["patch", "owh", "shop", "--type=merge", "-p", &patch.to_string()])
-        .await
-        .succeeded();
     eventually::gone(&config_maps, "shop-client-certificate").await;
     let without = |secret: &Secret| secret.data.iter().flatten().all(|(key, _)| key == "ca.crt");
     eventually::object(&secrets, "shop-identities", "no identity in it", without).await;
 
+    scene.mtls_webhook("shop", URL, "PKCS12").await;
+    scene.ready("shop").await;
     scene.namespace.kubectl(["delete", "owh", "shop"]).await.succeeded();
     eventually::gone(&secrets, "shop-identities").await;
+    eventually::gone(&config_maps, "shop-client-certificate").await;
 }
 
 async fn the_offered_certificate_is_the_public_chain(cluster: Arc<Cluster>) {
@@ -416,7 +442,17 @@ async fn the_offered_certificate_is_the_public_chain(cluster: Arc<Cluster>) {
     let offered = scene.namespace.api::<ConfigMap>().get(&reference).await.unwrap();
     let data = offered.data.unwrap();
     assert_eq!(data.keys().collect::<Vec<_>>(), ["active.crt", "bundle.crt"]);
-    assert!(data["active.crt"].starts_with(&shared.client.leaf_pem()[..40]), "{}", data["active.crt"]);
+    let chain = |pem: &str| {
+        let certificates = CertificateDer::pem_slice_iter(pem.as_bytes());
+        certificates.map(|certificate| pki::fingerprint(&certificate.unwrap())).collect::<Vec<_>>()
+    };
+    // As it stands in the keystore: leaf, intermediate, root.
+    let root = pki::certificates(&shared.client_authority.root).remove(0);
+    let mut expected = chain(&shared.client.chain_pem());
+    expected.push(pki::fingerprint(&root));
+    assert_eq!(expected.len(), 3);
+    assert_eq!(chain(&data["active.crt"]), expected);
+    assert_eq!(chain(&data["bundle.crt"]), expected);
     assert!(!data.values().any(|text| text.contains("PRIVATE KEY")), "a key is offered for download");
     assert_eq!(offered.metadata.owner_references.unwrap()[0].kind, "OutboundWebhook");
 }

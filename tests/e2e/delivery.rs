@@ -3,6 +3,7 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use serde_json::json;
+use tokio::sync::mpsc;
 
 use crate::{
     harness::{
@@ -10,9 +11,9 @@ use crate::{
         eventually,
         nginx::Nginx,
         pki::{self, Request, Validity},
-        receiver::{Answer, ClientAuth, Options, Receiver},
+        receiver::{Answer, ClientAuth, Options, Received, Receiver},
     },
-    scene::{Scene, start_controller},
+    scene::{Poster, Scene, id_of, start_controller},
 };
 
 tests![
@@ -34,6 +35,7 @@ tests![
     a_dispatcher_ends_in_order,
     deliveries_go_on_while_the_api_server_is_away,
     a_deleted_webhook_is_sent_to_no_more,
+    an_endpoint_that_moved_gets_no_certificate_of_the_one_before,
 ];
 
 async fn ready_mtls(scene: &Scene, receiver_url: &str) {
@@ -165,11 +167,11 @@ async fn nothing_is_sent_until_mtls_is_enabled_and_then_all_of_it(cluster: Arc<C
     assert_eq!(receiver.wait_for(1).await[0].header("webhook-id"), first);
     // And off again: what comes now waits.
     scene.enable(false).await;
-    dispatcher.process.line_with("not ready").await;
     scene.not_ready("shop", "MTLSNotEnabled").await;
     eventually::polled("the dispatcher to hold", || async {
-        let holds = dispatcher.process.lines().iter().filter(|line| line.contains("\"holds\"")).count();
-        if holds >= 2 { Ok(()) } else { Err(format!("it held {holds} times")) }
+        let lines = dispatcher.process.lines();
+        let last = lines.iter().rfind(|line| line.contains("\"holds\"") || line.contains("\"delivers\""));
+        if last.is_some_and(|line| line.contains("\"holds\"")) { Ok(()) } else { Err(format!("{last:?}")) }
     })
     .await;
     dispatcher.post("shop", "after").await;
@@ -206,7 +208,7 @@ async fn an_expired_certificate_sends_nothing_more(cluster: Arc<Cluster>) {
     let shared = pki::shared().await;
     // It checks no dates: only the sender can keep the expired certificate back.
     let receiver = Options::new(&shared.server, ClientAuth::Optional(&shared.client_authority)).start().await;
-    let short = Request::client("/CN=short").validity(Validity::ExpiresIn(Duration::from_secs(8)));
+    let short = Request::client("/CN=short").validity(Validity::ExpiresIn(Duration::from_secs(15)));
     let certificate = shared.client_authority.issue(&short).await;
     scene.keystore("shop", &certificate.pkcs12().await).await;
     scene.mtls_webhook("shop", &receiver.url(), "PKCS12").await;
@@ -275,7 +277,7 @@ async fn a_suspended_webhook_keeps_its_events(cluster: Arc<Cluster>) {
     scene.keystore("shop", pki::shared().await.pkcs12().await).await;
     let spec = |suspend: bool| json!({ "suspend": suspend, "mtls": { "active": crate::scene::active("shop", "PKCS12") } });
     scene.webhook("shop", &receiver.url(), spec(true)).await;
-    scene.ready("shop").await;
+    scene.not_ready("shop", "Suspended").await;
     let dispatcher = scene.dispatcher().await;
     let id = dispatcher.post("shop", "x").await;
     receiver.assert_no_more(0, Duration::from_millis(500)).await;
@@ -294,28 +296,48 @@ async fn what_cannot_be_taken_is_told(cluster: Arc<Cluster>) {
 
 async fn acknowledged_events_survive_sigkill(cluster: Arc<Cluster>) {
     const EVENTS: usize = 500;
+    const SENDERS: usize = 8;
     let (scene, receiver) = (Scene::new(cluster).await, Receiver::start().await);
     ready_mtls(&scene, &receiver.url()).await;
     let mut dispatcher = scene.dispatcher().await;
-    let (first, mut acknowledged) = (dispatcher.post("shop", "0").await, HashSet::new());
-    acknowledged.insert(first);
-    // Killed while events come in and go out; what was not acknowledged is sent again, as a sender would.
-    for kill_at in [150, 350, EVENTS] {
-        while acknowledged.len() < kill_at {
-            acknowledged.insert(dispatcher.post("shop", &acknowledged.len().to_string()).await);
+    let mut acknowledged = HashSet::from([dispatcher.post("shop", "first").await]);
+    // Nothing is answered until the last start: what is delivered then was on disk at each kill.
+    let hold = receiver.hold();
+    for kills_at in [EVENTS / 3, 2 * EVENTS / 3, EVENTS] {
+        let (sender, mut ids) = mpsc::channel(SENDERS);
+        for _ in 0..SENDERS {
+            tokio::spawn(post_until_it_is_gone(dispatcher.poster(), sender.clone()));
         }
-        if kill_at < EVENTS {
-            dispatcher.process.kill().await;
-            dispatcher = scene.dispatcher_again(&dispatcher).await;
+        drop(sender);
+        while acknowledged.len() < kills_at {
+            acknowledged.insert(ids.recv().await.expect("the dispatcher takes events"));
         }
+        // In the midst of requests; what was acknowledged until the very end counts.
+        dispatcher.process.kill().await;
+        while let Some(id) = ids.recv().await {
+            acknowledged.insert(id);
+        }
+        dispatcher = scene.dispatcher_again(&dispatcher).await;
     }
-    let arrived = |requests: &[crate::harness::receiver::Received]| -> HashSet<String> {
+    drop(hold);
+    let arrived = |requests: &[Received]| -> HashSet<String> {
         requests.iter().map(|request| request.header("webhook-id").to_owned()).collect()
     };
-    let requests = receiver
+    assert!(acknowledged.len() >= EVENTS);
+    receiver
         .wait_until("every acknowledged event", |requests| arrived(requests).is_superset(&acknowledged))
         .await;
-    assert_eq!(arrived(&requests), acknowledged, "nothing arrived that was not acknowledged");
+}
+
+async fn post_until_it_is_gone(poster: Poster, acknowledged: mpsc::Sender<String>) {
+    while let Ok(response) = poster.post("shop", "x").await {
+        assert_eq!(response.status(), 202);
+        // Killed between the head and the body of its answer: not acknowledged.
+        let Ok(id) = id_of(response).await else { return };
+        if acknowledged.send(id).await.is_err() {
+            return;
+        }
+    }
 }
 
 async fn a_dispatcher_ends_in_order(cluster: Arc<Cluster>) {
@@ -345,7 +367,7 @@ async fn deliveries_go_on_while_the_api_server_is_away(_: Arc<Cluster>) {
     receiver.wait_for(1).await;
 
     cluster.stop_api_server().await;
-    controller.kill().await;
+    controller.terminate().await;
     for n in 2..=11 {
         dispatcher.post("shop", "meanwhile").await;
         receiver.wait_for(n).await;
@@ -377,4 +399,30 @@ async fn a_deleted_webhook_is_sent_to_no_more(cluster: Arc<Cluster>) {
     let sent = receiver.requests().len();
     // The worker may have been in an attempt when it was stopped.
     receiver.assert_no_more(sent + 1, Duration::from_millis(2500)).await;
+}
+
+async fn an_endpoint_that_moved_gets_no_certificate_of_the_one_before(cluster: Arc<Cluster>) {
+    let (scene, before, after) =
+        (Scene::new(cluster).await, Receiver::start().await, Receiver::start().await);
+    let shared = pki::shared().await;
+    ready_mtls(&scene, &before.url()).await;
+    let dispatcher = scene.dispatcher().await;
+    dispatcher.post("shop", "x").await;
+    before.wait_for(1).await;
+    // Another partner, with another certificate that cannot be used yet.
+    let other = shared.client_authority.issue(&Request::client("/CN=other")).await;
+    let keystore = other.pkcs12().await;
+    scene.keystore("other", &keystore).await;
+    scene.password("other", "not the password").await;
+    let active = crate::scene::active("other", "PKCS12");
+    scene.webhook("shop", &after.url(), json!({ "mtls": { "active": active } })).await;
+    scene.not_ready("shop", "WrongPasswordOrCorrupt").await;
+    let kept = dispatcher.post("shop", "y").await;
+    after.assert_no_more(0, Duration::from_millis(500)).await;
+    assert_eq!((after.connections(), after.failed_handshakes().len()), (0, 0), "it was not even dialled");
+    scene.password("other", &keystore.password).await;
+    let request = after.wait_for(1).await.remove(0);
+    assert_eq!(request.header("webhook-id"), kept);
+    assert_eq!(request.client_fingerprint_sha256.as_ref(), Some(&other.facts.fingerprint_sha256));
+    assert_eq!(before.requests().len(), 1);
 }

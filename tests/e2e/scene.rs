@@ -197,10 +197,28 @@ pub(crate) async fn start_controller(cluster: &Cluster) -> Process {
 /// A running dispatcher.
 pub(crate) struct Dispatcher {
     pub(crate) process: Process,
-    address: String,
-    namespace: String,
+    poster: Poster,
     queue: Arc<tempfile::TempDir>,
+}
+
+/// Posts events to a dispatcher.
+#[derive(Clone)]
+pub(crate) struct Poster {
+    url: String,
     http: reqwest::Client,
+}
+
+impl Poster {
+    pub(crate) async fn post(&self, webhook: &str, body: &str) -> reqwest::Result<reqwest::Response> {
+        let url = format!("{}/outboundwebhooks/{webhook}/events", self.url);
+        self.http.post(url).header("postrider-event-type", "order.paid").body(body.to_owned()).send().await
+    }
+}
+
+/// The id in the body of a 202.
+pub(crate) async fn id_of(response: reqwest::Response) -> reqwest::Result<String> {
+    let body: Value = serde_json::from_slice(&response.bytes().await?).expect("a 202 holds JSON");
+    Ok(body["ids"][0].as_str().expect("a 202 holds ids").to_owned())
 }
 
 impl Dispatcher {
@@ -215,30 +233,29 @@ impl Dispatcher {
         let address = line["address"].as_str().unwrap().to_owned();
         process.http_ready(&format!("http://{address}/readyz")).await;
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { process, address, namespace: namespace.to_owned(), queue, http }
+        let poster = Poster { url: format!("http://{address}/v1/namespaces/{namespace}"), http };
+        Self { process, poster, queue }
+    }
+
+    pub(crate) fn poster(&self) -> Poster {
+        self.poster.clone()
     }
 
     pub(crate) async fn try_post(&self, webhook: &str, body: &str) -> reqwest::Result<reqwest::Response> {
-        let url = format!(
-            "http://{}/v1/namespaces/{}/outboundwebhooks/{webhook}/events",
-            self.address, self.namespace
-        );
-        self.http.post(url).header("postrider-event-type", "order.paid").body(body.to_owned()).send().await
+        self.poster.post(webhook, body).await
     }
 
     /// Posts an event that has to be taken, and returns its id. A webhook that was applied a moment ago may
     /// not be known yet.
     pub(crate) async fn post(&self, webhook: &str, body: &str) -> String {
-        let body = eventually::polled(&format!("{webhook} to be known to the dispatcher"), || async {
+        eventually::polled(&format!("{webhook} to be known to the dispatcher"), || async {
             let response = self.try_post(webhook, body).await.unwrap();
             match response.status().as_u16() {
-                202 => Ok(response.text().await.unwrap()),
+                202 => Ok(id_of(response).await.unwrap()),
                 404 => Err("404".to_owned()),
                 other => panic!("{other}: {}", response.text().await.unwrap()),
             }
         })
-        .await;
-        let body: Value = serde_json::from_str(&body).unwrap();
-        body["ids"][0].as_str().unwrap().to_owned()
+        .await
     }
 }

@@ -1,7 +1,5 @@
 //! The conditions and their reasons: documented constants, as they stand in a status.
 
-use crate::keystore;
-
 /// The types of condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConditionType {
@@ -21,7 +19,7 @@ impl ConditionType {
     }
 }
 
-/// Why a condition has its status. Those of a keystore are in [`keystore::Reason`].
+/// Why a condition has its status. A keystore adds its own: `keystore::Reason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// All that the webhook names is there and can be used.
@@ -40,10 +38,12 @@ pub enum Reason {
     KeyNotFound,
     /// The CA bundle holds no certificate that can be read.
     InvalidCaBundle,
+    /// The endpoint is a URL to the API server, and none that can be dialled.
+    InvalidUrl,
     /// An object that the controller would write belongs to somebody else.
     NotOwned,
-    /// The keystore is refused.
-    Keystore(keystore::Reason),
+    /// The webhook says that nothing is to be sent.
+    Suspended,
 }
 
 impl Reason {
@@ -58,8 +58,9 @@ impl Reason {
             Self::ConfigMapNotFound => "ConfigMapNotFound",
             Self::KeyNotFound => "KeyNotFound",
             Self::InvalidCaBundle => "InvalidCABundle",
+            Self::InvalidUrl => "InvalidURL",
             Self::NotOwned => "NotOwned",
-            Self::Keystore(reason) => reason.as_str(),
+            Self::Suspended => "Suspended",
         }
     }
 }

@@ -27,6 +27,8 @@ pub const ENABLED: &str = "enabled";
 /// On a Secret of identities: the generation of the webhook that it was written for.
 pub const GENERATION_ANNOTATION: &str = "postrider.dev/webhook-generation";
 
+/// On a Secret of identities: the origin of the endpoint (scheme, host, port) that they were accepted for.
+pub const ENDPOINT_ANNOTATION: &str = "postrider.dev/endpoint-origin";
 /// On every object that the controller writes.
 pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "postrider");
 /// On a Secret of identities.

@@ -212,7 +212,7 @@ fn default_max_in_flight() -> i32 {
 }
 
 /// Exponential backoff: the delay doubles from `initialSeconds` up to `maxSeconds`, with jitter, until the
-/// event is older than `maxAgeSeconds`; then it is dead, and kept.
+/// event has been failing for `maxAgeSeconds`; then it is dead, and kept.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[x_kube(validation = Rule::new("self.initialSeconds <= self.maxSeconds")
     .message("initialSeconds must not be above maxSeconds"))]
@@ -228,7 +228,7 @@ pub struct Retry {
     #[serde(default = "default_max_seconds")]
     #[schemars(range(min = 1, max = 86_400))]
     pub max_seconds: i32,
-    /// Age at which an event is given up, seconds.
+    /// How long an event is tried, from its first failure, seconds.
     #[serde(default = "default_max_age_seconds")]
     #[schemars(range(min = 60, max = 2_592_000))]
     pub max_age_seconds: i32,
@@ -255,7 +255,7 @@ impl Retry {
         seconds(self.max_seconds)
     }
 
-    /// Age at which an event is given up.
+    /// How long an event is tried, from its first failure.
     pub fn max_age(&self) -> Duration {
         seconds(self.max_age_seconds)
     }

@@ -145,15 +145,6 @@ fn mtls_without_its_certificate_holds_in_every_way() {
             },
             Some(good.clone()),
         ),
-        (
-            "suspended",
-            {
-                let mut w = mtls();
-                w.spec.suspend = true;
-                w
-            },
-            Some(good),
-        ),
     ];
     for (case, webhook, secret) in cases {
         let assignment = assign(&webhook, secret.as_ref(), &mut None);

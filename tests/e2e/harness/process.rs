@@ -67,7 +67,11 @@ impl Program {
 
     /// The operator's own program with a subcommand: `controller` or `dispatcher`.
     pub(crate) fn postrider(subcommand: &str) -> Self {
-        Self::new(subcommand, env!("CARGO_BIN_EXE_postrider")).args([subcommand]).env("RUST_BACKTRACE", "1")
+        // All that it could say: what is looked through for secrets at the end.
+        Self::new(subcommand, env!("CARGO_BIN_EXE_postrider"))
+            .args([subcommand])
+            .env("RUST_BACKTRACE", "1")
+            .env("POSTRIDER_LOG", "debug,postrider=trace")
     }
 
     pub(crate) fn args<A: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
