@@ -13,8 +13,8 @@ pub const KDF_ITERATIONS: u64 = 1_000_000;
 /// Iterations of all key derivations of one file together. GnuTLS and NSS derive four times at 600,000.
 pub const KDF_ITERATIONS_TOTAL: u64 = 4_000_000;
 /// Work of all key derivations of one file together, in blocks of SHA-256 (or what takes as long): the
-/// digests differ by a factor of four, and one iteration may be several blocks. Half a second.
-pub const KDF_STEPS_TOTAL: u64 = 12_000_000;
+/// digests differ by a factor of eight, and one iteration may be several blocks. Under a second.
+pub const KDF_STEPS_TOTAL: u64 = 10_000_000;
 /// Memory of one scrypt derivation, bytes.
 pub const SCRYPT_BYTES: u64 = 32 * 1024 * 1024;
 /// Parallelism of one scrypt derivation.
