@@ -9,7 +9,7 @@ mod name;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroizing;
 
-pub use facts::{Facts, FactsError, fingerprint};
+pub use facts::{Facts, FactsError, fingerprint, rfc3339};
 pub(crate) use name::rfc4514;
 
 /// A certificate chain with its private key.

@@ -173,8 +173,8 @@ impl Hash {
         match self {
             Self::Sha1 | Self::Sha224 | Self::Sha256 => 1,
             Self::Md5 => 2,
-            Self::Sha384 | Self::Sha512 | Self::Sha512_224 | Self::Sha512_256 => 5,
-            Self::Sha3_256 | Self::Sha3_384 | Self::Sha3_512 => 8,
+            Self::Sha384 | Self::Sha512 | Self::Sha512_224 | Self::Sha512_256 => 4,
+            Self::Sha3_256 | Self::Sha3_384 | Self::Sha3_512 => 7,
         }
     }
 

@@ -41,7 +41,8 @@ pub(crate) fn read(bytes: &[u8], keyring: &mut Keyring) -> Result<Store, Fault> 
     let digest = cursor.bytes(DIGEST_BYTES)?;
     let right = |reading: &Reading| {
         let computed = Hash::Sha1.digest(&[&reading.utf16, PHRASE, content]);
-        verify_slices_are_equal(computed.as_ref(), digest).is_ok()
+        // A fuzzer cannot make a digest, and is to see what lies behind it.
+        cfg!(fuzzing) || verify_slices_are_equal(computed.as_ref(), digest).is_ok()
     };
     let opened = keyring.store().iter().position(right).ok_or(Fault::Password)?;
     keyring.opened_with(opened);
@@ -97,7 +98,9 @@ fn add_certificate(
         cursor.modified_utf8()?;
     }
     let der = cursor.block()?;
-    store.add_certificate(CertificateEntry { alias, id, der: der.to_vec() })
+    // Only a trusted certificate has a name of its own.
+    let trusted = alias.is_some();
+    store.add_certificate(CertificateEntry { alias, id, trusted, der: der.to_vec() })
 }
 
 /// Opens a sealed key with the first reading of the password that works; with its index.

@@ -139,7 +139,9 @@ fn pkcs12(hash: Hash, id: u8, password: &[u8], salt: &[u8], iterations: NonZeroU
     i.extend(password.iter().cycle().take(filled(password)));
     for block in key.chunks_mut(hash.output_bytes()) {
         let a = hash.iterated(&[&diversifier, &i], iterations);
-        block.iter_mut().zip(a.as_ref()).for_each(|(to, from)| *to = *from);
+        for (to, from) in block.iter_mut().zip(a.as_ref()) {
+            *to = *from;
+        }
         // Each block of I becomes I + B + 1 modulo 2^v, where B is A repeated.
         let b: Zeroizing<Vec<u8>> = Zeroizing::new(a.as_ref().iter().copied().cycle().take(v).collect());
         for chunk in i.chunks_mut(v) {

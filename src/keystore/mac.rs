@@ -85,7 +85,10 @@ impl Mac {
             let mut key = Zeroizing::new(vec![0; self.key_bytes]);
             self.kdf.derive(MAC, reading, &mut key)?;
             let mac = self.hash.hmac(&key, content);
-            if mac.is_some_and(|mac| verify_slices_are_equal(mac.as_ref(), &self.digest).is_ok()) {
+            // A fuzzer cannot make a MAC, and is to see what lies behind it.
+            if cfg!(fuzzing)
+                || mac.is_some_and(|mac| verify_slices_are_equal(mac.as_ref(), &self.digest).is_ok())
+            {
                 return Ok(Some(index));
             }
         }
