@@ -2,5 +2,6 @@
 
 pub mod clock;
 pub mod identity;
+pub mod inspect;
 pub mod keystore;
 pub mod limits;
