@@ -241,3 +241,6 @@ fn modified_utf8_unit(bytes: &[u8]) -> Option<(u16, &[u8])> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;
