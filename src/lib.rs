@@ -9,6 +9,7 @@ pub mod dispatcher;
 pub mod event;
 pub mod identity;
 pub mod ingest;
+pub mod inspect;
 pub mod keystore;
 mod kubernetes;
 pub mod limits;

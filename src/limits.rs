@@ -6,14 +6,17 @@ use std::time::Duration;
 
 /// Size of a keystore file, bytes. A Secret holds at most 1 MiB; a real keystore holds a few KiB.
 pub const KEYSTORE_BYTES: usize = 128 * 1024;
+/// Size of a password, bytes.
+pub const PASSWORD_BYTES: usize = 4096;
 /// Nesting of BER values.
 pub const BER_DEPTH: usize = 24;
-/// Iterations of one key derivation.
-pub const KDF_ITERATIONS: u64 = 1_000_000;
+/// Iterations of one key derivation; a fuzzer is not to spend its time on them.
+pub const KDF_ITERATIONS: u64 = if cfg!(fuzzing) { 3_000 } else { 1_000_000 };
 /// Iterations of all key derivations of one file together. GnuTLS and NSS derive four times at 600,000.
 pub const KDF_ITERATIONS_TOTAL: u64 = 4_000_000;
 /// Work of all key derivations of one file together, in blocks of SHA-256 (or what takes as long): the
-/// digests differ by a factor of four, and one iteration may be several blocks. Half a second.
+/// digests differ by a factor of seven, and one iteration may be several blocks. NSS needs this much for
+/// a store with SHA-512; it takes most of a second.
 pub const KDF_STEPS_TOTAL: u64 = 12_000_000;
 /// Memory of one scrypt derivation, bytes.
 pub const SCRYPT_BYTES: u64 = 32 * 1024 * 1024;

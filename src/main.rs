@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use postrider::{api::v1alpha1, controller, dispatcher, limits, telemetry};
+use postrider::{api::v1alpha1, controller, dispatcher, inspect, limits, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -27,8 +27,17 @@ enum Command {
     Controller(controller::Options),
     /// Take events over HTTP, keep them on disk, and deliver them
     Dispatcher(dispatcher::Options),
+    /// Look at keystores
+    #[command(subcommand)]
+    Keystore(Keystore),
     /// Print the CustomResourceDefinition
     Crd,
+}
+
+#[derive(Subcommand)]
+enum Keystore {
+    /// Show what a keystore holds and whether it can be used, as the controller sees it
+    Inspect(inspect::Inspect),
 }
 
 /// Ends the program, with a message on standard error.
@@ -38,6 +47,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.command {
         Command::Crd => print_crd(),
+        Command::Keystore(Keystore::Inspect(options)) => return inspect::run(&options),
         Command::Controller(options) => {
             telemetry::init(arguments.log_format, &arguments.log);
             serve(async |client, stop| {

@@ -80,9 +80,19 @@ impl Facts {
     }
 }
 
-/// RFC 5280, 4.1.2.5: 99991231235959Z stands for "no end", and lies just behind the calendar's.
+/// RFC 5280, 4.1.2.5: 99991231235959Z stands for "no end". It lies two hours behind the last moment that
+/// a timestamp can be, which takes its place.
 fn clamped(seconds: i64) -> i64 {
     seconds.min(Timestamp::MAX.as_second())
+}
+
+/// A time as RFC 3339 writes it, in UTC; "no end" as the certificate has it.
+pub fn rfc3339(time: Timestamp) -> String {
+    if time.as_second() >= Timestamp::MAX.as_second() {
+        "9999-12-31T23:59:59Z".to_owned()
+    } else {
+        time.to_string()
+    }
 }
 
 /// SHA-256 of a certificate's DER, lower-case hex.

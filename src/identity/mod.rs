@@ -12,7 +12,7 @@ mod trust;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroizing;
 
-pub use facts::{Facts, FactsError, fingerprint};
+pub use facts::{Facts, FactsError, fingerprint, rfc3339};
 pub(crate) use name::rfc4514;
 pub use slots::{ACTIVE_CERTIFICATE, ACTIVE_KEY, PemError, Slots, chain_to_pem};
 pub use tls::{TlsError, client_config};

@@ -309,3 +309,6 @@ pub(crate) fn dotted(oid: &[u8]) -> String {
     }
     arcs.join(".")
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,6 +30,8 @@ pub(crate) enum Fault {
     Algorithm(String),
     /// No private key beside this many certificates.
     NoPrivateKey { certificates: usize },
+    /// A trust store that trusts nothing; whether it holds keys.
+    NothingTrusted { keys: bool },
     /// A key and no certificate.
     NoCertificate { alias: Option<String> },
     /// The key belongs to no certificate; the subject of the one that stands beside it.
@@ -79,7 +81,7 @@ impl Fault {
             Self::Limit { .. } => Reason::LimitExceeded,
             Self::Algorithm(_) => Reason::UnsupportedAlgorithm,
             Self::NoPrivateKey { .. } => Reason::NoPrivateKey,
-            Self::NoCertificate { .. } => Reason::NoCertificate,
+            Self::NothingTrusted { .. } | Self::NoCertificate { .. } => Reason::NoCertificate,
             Self::KeyMismatch { .. } => Reason::KeyMismatch,
             Self::MultipleKeys(_) => Reason::MultipleKeys,
             Self::AliasNotFound { .. } => Reason::AliasNotFound,
@@ -143,6 +145,11 @@ impl Fault {
                  export it together with the key",
                 if *certificates == 1 { "" } else { "s" }
             ),
+            Self::NothingTrusted { keys: false } => "the trust store is empty".to_owned(),
+            Self::NothingTrusted { keys: true } => {
+                "the trust store holds keys and no trusted certificate; import the authority's certificate"
+                    .to_owned()
+            }
             Self::NoCertificate { alias } => format!(
                 "the keystore holds key {} and no certificate for it; export both together",
                 name(alias.as_deref())
@@ -206,7 +213,12 @@ pub(crate) fn quoted(text: &str) -> String {
         }
         match c {
             '"' | '\\' => out.extend(['\\', c]),
-            c if c.is_control() => out.extend(c.escape_default()),
+            // Controls, and what would turn the direction of the text after it.
+            c if c.is_control()
+                || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') =>
+            {
+                out.extend(c.escape_default());
+            }
             c => out.push(c),
         }
     }

@@ -40,8 +40,9 @@ pub(crate) fn read(bytes: &[u8], keyring: &mut Keyring) -> Result<Store, Fault> 
     // What follows the digest is no part of the store, as for the JDK.
     let digest = cursor.bytes(DIGEST_BYTES)?;
     let right = |reading: &Reading| {
-        let computed = Hash::Sha1.digest_of(&[&reading.utf16, PHRASE, content]);
-        verify_slices_are_equal(computed.as_ref(), digest).is_ok()
+        let computed = Hash::Sha1.digest(&[&reading.utf16, PHRASE, content]);
+        // A fuzzer cannot make a digest, and is to see what lies behind it.
+        cfg!(fuzzing) || verify_slices_are_equal(computed.as_ref(), digest).is_ok()
     };
     let opened = keyring.store().iter().position(right).ok_or(Fault::Password)?;
     keyring.opened_with(opened);
@@ -97,7 +98,9 @@ fn add_certificate(
         cursor.modified_utf8()?;
     }
     let der = cursor.block()?;
-    store.add_certificate(CertificateEntry { alias, id, der: der.to_vec() })
+    // Only a trusted certificate has a name of its own.
+    let trusted = alias.is_some();
+    store.add_certificate(CertificateEntry { alias, id, trusted, der: der.to_vec() })
 }
 
 /// Opens a sealed key with the first reading of the password that works; with its index.
@@ -148,12 +151,12 @@ fn unmask(data: &[u8], password: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let (salt, rest) = data.split_at_checked(DIGEST_BYTES)?;
     let (masked, check) = rest.split_at_checked(rest.len().checked_sub(DIGEST_BYTES)?)?;
     let mut key = Zeroizing::new(masked.to_vec());
-    let mut stream = Hash::Sha1.digest_of(&[password, salt]);
+    let mut stream = Hash::Sha1.digest(&[password, salt]);
     for block in key.chunks_mut(DIGEST_BYTES) {
         block.iter_mut().zip(stream.as_ref()).for_each(|(to, from)| *to ^= from);
-        stream = Hash::Sha1.digest_of(&[password, stream.as_ref()]);
+        stream = Hash::Sha1.digest(&[password, stream.as_ref()]);
     }
-    let computed = Hash::Sha1.digest_of(&[password, &key]);
+    let computed = Hash::Sha1.digest(&[password, &key]);
     verify_slices_are_equal(computed.as_ref(), check).ok().map(|()| key)
 }
 
@@ -171,9 +174,9 @@ fn decrypt_jceks(data: &[u8], salt: [u8; 8], iterations: u32, password: &[u8]) -
     }
     let mut derived = Zeroizing::new(Vec::with_capacity(32));
     for half in salt.chunks(4) {
-        let mut digest = Hash::Md5.digest_of(&[half, password]);
+        let mut digest = Hash::Md5.digest(&[half, password]);
         for _ in 1..iterations {
-            digest = Hash::Md5.digest_of(&[digest.as_ref(), password]);
+            digest = Hash::Md5.digest(&[digest.as_ref(), password]);
         }
         derived.extend_from_slice(digest.as_ref());
     }
@@ -238,3 +241,6 @@ fn modified_utf8_unit(bytes: &[u8]) -> Option<(u16, &[u8])> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -94,7 +94,7 @@ impl Kdf {
             }
             Self::Pbkdf2 { hash, iterations, .. } => {
                 let iterations = u64::from(iterations.get());
-                Cost { iterations, steps: iterations * blocks(hash) * hash.pbkdf2_weight() }
+                Cost { iterations, steps: iterations * blocks(hash) * 2 * hash.weight() }
             }
             // Each of the n*r*p blocks of 128 bytes is mixed twice, at about four blocks of SHA-256.
             Self::Scrypt { log_n, r, p, .. } => {
@@ -138,8 +138,10 @@ fn pkcs12(hash: Hash, id: u8, password: &[u8], salt: &[u8], iterations: NonZeroU
     i.extend(salt.iter().cycle().take(filled(salt)));
     i.extend(password.iter().cycle().take(filled(password)));
     for block in key.chunks_mut(hash.output_bytes()) {
-        let a = hash.chain(&hash.digest_of(&[&diversifier, &i]), iterations.get() - 1);
-        block.iter_mut().zip(a.as_ref()).for_each(|(to, from)| *to = *from);
+        let a = hash.iterated(&[&diversifier, &i], iterations);
+        for (to, from) in block.iter_mut().zip(a.as_ref()) {
+            *to = *from;
+        }
         // Each block of I becomes I + B + 1 modulo 2^v, where B is A repeated.
         let b: Zeroizing<Vec<u8>> = Zeroizing::new(a.as_ref().iter().copied().cycle().take(v).collect());
         for chunk in i.chunks_mut(v) {

@@ -84,8 +84,11 @@ impl Mac {
             budget.charge(self.cost())?;
             let mut key = Zeroizing::new(vec![0; self.key_bytes]);
             self.kdf.derive(MAC, reading, &mut key)?;
-            let mac = self.hash.hmac(&key, &[content]);
-            if verify_slices_are_equal(mac.as_ref(), &self.digest).is_ok() {
+            let mac = self.hash.hmac(&key, content);
+            // A fuzzer cannot make a MAC, and is to see what lies behind it.
+            if cfg!(fuzzing)
+                || mac.is_some_and(|mac| verify_slices_are_equal(mac.as_ref(), &self.digest).is_ok())
+            {
                 return Ok(Some(index));
             }
         }

@@ -6,6 +6,8 @@ mod ber;
 mod budget;
 mod chain;
 mod fault;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod hash;
 mod jks;
 mod kdf;
@@ -26,10 +28,11 @@ use rustls::pki_types::CertificateDer;
 
 use crate::{
     identity::{Facts, Identity},
-    limits::KEYSTORE_BYTES,
+    limits::{KEYSTORE_BYTES, PASSWORD_BYTES},
 };
 use budget::Budget;
 use fault::Fault;
+pub(crate) use fault::quoted;
 pub use reason::{Reason, WarningReason};
 use sniff::{Kind, sniff};
 use store::{Keyring, Store};
@@ -141,6 +144,14 @@ fn read(
             limit: KEYSTORE_BYTES as u64,
         });
     }
+    let found = request.password.len().max(request.key_password.unwrap_or_default().len());
+    if found > PASSWORD_BYTES {
+        return Err(Fault::Limit {
+            what: "bytes of a password",
+            found: found as u64,
+            limit: PASSWORD_BYTES as u64,
+        });
+    }
     let kind = sniff(request.bytes)?;
     *format = Some(if kind == Kind::Pkcs12 { Format::Pkcs12 } else { Format::Jks });
     match kind {
@@ -161,10 +172,10 @@ fn trusted(
 ) -> Result<Vec<CertificateDer<'static>>, Fault> {
     let mut keyring = Keyring::new(request.password, None);
     let store = read(request, format, &mut keyring, &mut Budget::default())?;
-    select::parse(&store.certificates)?;
-    // A store with a key is a keystore by its purpose; its chain is still what it trusts.
-    if store.certificates.is_empty() {
-        return Err(Fault::NoCertificate { alias: None });
+    let keys = !store.keys.is_empty();
+    let trusted = select::trusted(store)?;
+    if trusted.is_empty() {
+        return Err(Fault::NothingTrusted { keys });
     }
-    Ok(store.certificates.into_iter().map(|entry| CertificateDer::from(entry.der)).collect())
+    Ok(trusted)
 }

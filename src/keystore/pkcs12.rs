@@ -154,6 +154,7 @@ fn explicit_octets<'a>(reader: &mut Reader<'a>) -> Result<(Octets<'a>, usize), F
 struct Attributes {
     friendly_name: Option<String>,
     local_key_id: Option<Vec<u8>>,
+    trusted: bool,
 }
 
 impl Attributes {
@@ -164,6 +165,7 @@ impl Attributes {
         while !set.is_empty() {
             let mut attribute = set.sequence()?;
             let kind = attribute.oid()?;
+            attributes.trusted |= kind == oid::TRUSTED_KEY_USAGE;
             let mut values = attribute.expect(ber::SET)?.contents()?;
             if values.is_empty() {
                 continue;
@@ -186,7 +188,7 @@ impl Attributes {
     }
 
     fn certificate(self, der: Vec<u8>) -> CertificateEntry {
-        CertificateEntry { alias: self.friendly_name, id: self.local_key_id, der }
+        CertificateEntry { alias: self.friendly_name, id: self.local_key_id, trusted: self.trusted, der }
     }
 }
 

@@ -7,6 +7,9 @@ macro_rules! reasons {
         pub enum $name { $($(#[$item])* $variant,)* }
 
         impl $name {
+            /// All of them, for documentation and tests.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
             /// The constant as it stands in a status.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => stringify!($variant),)* }

@@ -50,6 +50,21 @@ pub(crate) fn parse(entries: &[CertificateEntry]) -> Result<Vec<X509Certificate<
     parsed.ok_or(Fault::Corrupt("a certificate in it is not valid X.509"))
 }
 
+/// The certificates that a store trusts: those that it says so of, as Java's do. Where it says so of
+/// none, a store without keys trusts all that it holds, and one with keys the authorities.
+pub(crate) fn trusted(store: Store) -> Result<Vec<CertificateDer<'static>>, Fault> {
+    let certificates = parse(&store.certificates)?;
+    let said = store.certificates.iter().any(|entry| entry.trusted);
+    let alone = store.keys.is_empty();
+    let is_trusted = |entry: &CertificateEntry, certificate: &X509Certificate<'_>| {
+        if said { entry.trusted } else { alone || certificate.is_ca() }
+    };
+    let trusted: Vec<bool> =
+        store.certificates.iter().zip(&certificates).map(|(entry, c)| is_trusted(entry, c)).collect();
+    let chosen = store.certificates.into_iter().zip(trusted).filter(|(_, trusted)| *trusted);
+    Ok(chosen.map(|(entry, _)| CertificateDer::from(entry.der)).collect())
+}
+
 /// Chooses the identity of a store.
 pub(crate) fn select<'a>(
     store: &'a Store,

@@ -44,6 +44,8 @@ fn recognise(bytes: &[u8]) -> Seen {
         [0, 0, 0, 1 | 2, 0, 0, 0, 1..=64, ..] => {
             Seen::Unsupported("BKS (BouncyCastle's keystore)", Some("BKS"))
         }
+        // The first byte of a PKCS#12 file gone wrong: version 3, then a content.
+        [_, 0x82, _, _, 0x02, 0x01, 0x03, ber::SEQUENCE, ..] => Seen::Keystore(Kind::Pkcs12),
         [b'P', b'K', 3 | 5, 4 | 6, ..] => Seen::Other("the file is a ZIP archive"),
         [0x1f, 0x8b, ..] => Seen::Other("the file is gzip-compressed"),
         _ => Seen::Nothing,

@@ -40,6 +40,8 @@ pub(crate) struct CertificateEntry {
     pub(crate) alias: Option<String>,
     /// What ties it to a key.
     pub(crate) id: Option<Vec<u8>>,
+    /// Whether the store says that it is trusted, and not a key's.
+    pub(crate) trusted: bool,
     /// X.509, DER.
     pub(crate) der: Vec<u8>,
 }
