@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use rustls::{
-    ClientConfig, SignatureAlgorithm, SignatureScheme,
+    ClientConfig, OtherError, RootCertStore, SignatureAlgorithm, SignatureScheme,
     client::ResolvesClientCert,
     crypto::aws_lc_rs,
     pki_types::{PrivateKeyDer, SubjectPublicKeyInfoDer},
@@ -30,10 +30,17 @@ pub enum TlsError {
 /// TLS 1.2 and 1.3 towards whom `trust` names, presenting `identity` whenever the server asks for a
 /// certificate, whatever authorities it says it accepts: that list is a hint, and often wrong.
 pub fn client_config(identity: Option<&Identity>, trust: &Trust) -> Result<ClientConfig, TlsError> {
+    config_with_roots(identity, Arc::new(trust.roots()?))
+}
+
+pub(super) fn config_with_roots(
+    identity: Option<&Identity>,
+    roots: Arc<RootCertStore>,
+) -> Result<ClientConfig, TlsError> {
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(TlsError::Identity)?
-        .with_root_certificates(trust.roots()?);
+        .with_root_certificates(roots);
     let mut config = match identity {
         None => builder.with_no_client_auth(),
         Some(identity) => builder.with_client_cert_resolver(Arc::new(Present::new(identity)?)),
@@ -85,14 +92,17 @@ impl SigningKey for MustSign {
     }
 }
 
+/// Why a handshake was ended on this side: going on would have been without the certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the server accepts no signature that the client certificate's key can make")]
+pub struct NoCommonSignature;
+
 #[derive(Debug)]
 struct NoCommonScheme;
 
 impl Signer for NoCommonScheme {
     fn sign(&self, _message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
-        Err(rustls::Error::General(
-            "the server accepts no signature that the client certificate's key can make".to_owned(),
-        ))
+        Err(rustls::Error::Other(OtherError(Arc::new(NoCommonSignature))))
     }
 
     fn scheme(&self) -> SignatureScheme {
