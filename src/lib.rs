@@ -11,6 +11,7 @@ pub mod ingest;
 pub mod keystore;
 mod kubernetes;
 pub mod limits;
+pub mod probe;
 pub mod queue;
 pub mod rotation;
 pub mod telemetry;
