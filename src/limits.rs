@@ -105,6 +105,28 @@ pub const TRUST_CERTIFICATES: usize = 512;
 /// Size of a CA bundle, bytes: it shares a Secret of at most 1 MiB with the identities.
 pub const TRUST_BYTES: usize = 512 * 1024;
 
+// --- The connection test ------------------------------------------------------------------------
+
+/// Time of the first read after a handshake. In TLS 1.3 a server refuses a certificate after the client's
+/// handshake is complete: one round trip, and its own time to look at the certificate.
+pub const PROBE_FIRST_READ: Duration = Duration::from_millis(750);
+/// Addresses of one name that are tried.
+pub const PROBE_ADDRESSES: usize = 8;
+/// Names of authorities that are kept of a server's list.
+pub const PROBE_AUTHORITIES: usize = 32;
+/// Certificates that are kept of a server's chain.
+pub const PROBE_CHAIN: usize = 10;
+/// Length of a name that a server sent, characters.
+pub const PROBE_NAME_CHARACTERS: usize = 256;
+/// Names that a server sent, in one message to a person.
+pub const PROBE_NAMES_TOLD: usize = 5;
+/// Head of a response, bytes.
+pub const PROBE_HEAD_BYTES: usize = 64 * 1024;
+/// What is read of a response's body to recognise a refusal, bytes: nginx's page has under 300.
+pub const PROBE_BODY_BYTES: usize = 4 * 1024;
+/// Errors below an error that are looked at.
+pub const ERROR_SOURCES: usize = 16;
+
 // --- Kubernetes ----------------------------------------------------------------------------------
 
 /// Webhooks that are reconciled at one time.
