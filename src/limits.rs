@@ -127,6 +127,22 @@ pub const PROBE_BODY_BYTES: usize = 4 * 1024;
 /// Errors below an error that are looked at.
 pub const ERROR_SOURCES: usize = 16;
 
+// --- Rotation ------------------------------------------------------------------------------------
+
+/// A New is promoted even without a test so long before the Active expires, or in the last tenth of a
+/// shorter life.
+pub const PROMOTED_UNTESTED_BEFORE_EXPIRY: Duration = Duration::from_hours(1);
+/// Delay before a failed test of a New is repeated: first and longest.
+pub const TEST_RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(5));
+/// Connection tests under way at one time.
+pub const TESTS_AT_ONCE: usize = 16;
+/// How long the certificate that an endpoint took after it had refused another is tried first there.
+pub const PREFERENCE: Duration = Duration::from_mins(5);
+/// Refusals of a certificate that wait to be told; one more is dropped.
+pub const REFUSALS: usize = 256;
+/// A refusal of one webhook's certificate is told once in this time.
+pub const REFUSAL_TOLD: Duration = Duration::from_secs(10);
+
 // --- Kubernetes ----------------------------------------------------------------------------------
 
 /// Webhooks that are reconciled at one time.

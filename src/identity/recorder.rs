@@ -28,6 +28,8 @@ pub struct Handshake {
     pub accepted_authorities: Vec<Vec<u8>>,
     /// Its chain as it sent it, leaf first, trusted or not.
     pub server_chain: Vec<CertificateDer<'static>>,
+    /// How many times it has shown that: a session that is resumed is no full handshake.
+    pub count: usize,
 }
 
 /// Keeps what the last handshakes of a configuration showed.
@@ -38,6 +40,11 @@ impl Recorder {
     /// What was shown last. Of handshakes side by side it may be a mixture: a test has one.
     pub fn handshake(&self) -> Handshake {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Full handshakes so far.
+    pub fn handshakes(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).count
     }
 
     /// Whether a client certificate was ever asked for.
@@ -111,6 +118,7 @@ impl ServerCertVerifier for RecordsServer {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         self.recorder.keep(|seen| {
+            seen.count += 1;
             let chain = std::iter::once(leaf).chain(intermediates);
             seen.server_chain = chain.map(|certificate| certificate.clone().into_owned()).collect();
         });
