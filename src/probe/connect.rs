@@ -42,7 +42,19 @@ pub(super) struct Connection<'a> {
     pub(super) http_status: Option<u16>,
 }
 
-impl Connection<'_> {
+impl<'a> Connection<'a> {
+    pub(super) fn new(endpoint: &'a Endpoint<'a>, identity: Option<&'a Identity>) -> Self {
+        Self {
+            endpoint,
+            identity,
+            recorder: Arc::default(),
+            stage: Stage::Resolve,
+            address: None,
+            cipher_suite: None,
+            http_status: None,
+        }
+    }
+
     pub(super) fn context(&self) -> Context {
         Context {
             presented: self.identity.is_some(),
@@ -63,12 +75,16 @@ impl Connection<'_> {
 
         let stream = self.connect(host, deadline).await?;
         self.stage = Stage::Handshake;
+        let started = Instant::now();
         let connector = TlsConnector::from(Arc::new(config));
         let mut stream = connector.connect(name, stream).await.map_err(|error| self.classify(&error))?;
         self.cipher_suite = stream.get_ref().1.negotiated_cipher_suite().map(|suite| suite.suite());
 
         self.stage = Stage::FirstRead;
-        let spoke_first = self.first_read(&mut stream, deadline).await?;
+        let (least, longest) = limits::PROBE_FIRST_READ;
+        let bound = (started.elapsed() * limits::PROBE_FIRST_READ_HANDSHAKES).clamp(least, longest);
+        // Half of the time is left for an answer.
+        let spoke_first = self.first_read(&mut stream, bound.min(share(deadline, 2))).await?;
         let method = match self.endpoint.request {
             Request::None => {
                 // A farewell for the server's log; who does not take it at once does without.
@@ -125,12 +141,7 @@ impl Connection<'_> {
 
     /// Waits for what a server may have to say to the handshake. Silence is consent. Returns whether it sent
     /// anything else than TLS's own messages.
-    async fn first_read(
-        &self,
-        stream: &mut TlsStream<TcpStream>,
-        deadline: Instant,
-    ) -> Result<bool, Failure> {
-        let bound = limits::PROBE_FIRST_READ.min(share(deadline, 2));
+    async fn first_read(&self, stream: &mut TlsStream<TcpStream>, bound: Duration) -> Result<bool, Failure> {
         match timeout(bound, stream.read(&mut [0; 1])).await {
             Err(_) => Ok(false),
             Ok(Ok(0)) => Err(self.classify(&io::Error::from(io::ErrorKind::UnexpectedEof))),
