@@ -233,8 +233,13 @@ async fn a_server_that_does_not_ask_is_a_pass_with_a_warning(_: Arc<Cluster>) {
         let outcome = tested(&receiver.url(), Some(&shared.client), Request::Head).await;
         assert_eq!(outcome.reason, Reason::ClientCertificateNotRequested, "{outcome:#?}");
         assert!(outcome.succeeded() && outcome.message.contains("did not ask"));
-        let plain = tested(&receiver.url(), None, Request::None).await;
-        assert_eq!(plain.reason, Reason::Succeeded, "{plain:#?}");
+        let by_address = format!("https://{}", receiver.address());
+        let plain = tested(&by_address, None, Request::None).await;
+        assert_eq!(
+            (plain.reason, plain.address),
+            (Reason::Succeeded, Some(receiver.address())),
+            "{plain:#?}"
+        );
     }
 }
 
