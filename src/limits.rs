@@ -108,8 +108,11 @@ pub const TRUST_BYTES: usize = 512 * 1024;
 // --- The connection test ------------------------------------------------------------------------
 
 /// Time of the first read after a handshake. In TLS 1.3 a server refuses a certificate after the client's
-/// handshake is complete: one round trip, and its own time to look at the certificate.
-pub const PROBE_FIRST_READ: Duration = Duration::from_millis(750);
+/// handshake is complete: one round trip, and its own time to look at the certificate. Least and longest.
+pub const PROBE_FIRST_READ: (Duration, Duration) = (Duration::from_millis(750), Duration::from_secs(5));
+/// Within these, the first read takes as many times as long as the handshake took: far and slow servers need
+/// as long again to refuse.
+pub const PROBE_FIRST_READ_HANDSHAKES: u32 = 3;
 /// Addresses of one name that are tried.
 pub const PROBE_ADDRESSES: usize = 8;
 /// Names of authorities that are kept of a server's list.

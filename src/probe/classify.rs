@@ -91,7 +91,7 @@ pub fn classify(error: &(dyn Error + 'static), context: Context) -> Failure {
         return tls_error::classify(tls, context);
     }
     if causes.iter().any(|cause| is_timeout(*cause)) {
-        return timed_out(context);
+        return if connecting { connect_timed_out() } else { timed_out(context) };
     }
     // The last cause is the system's word; an HTTP client's own text would repeat the URL.
     let root = causes.last().map_or_else(|| "unknown error".to_owned(), ToString::to_string);
@@ -107,19 +107,17 @@ pub fn classify(error: &(dyn Error + 'static), context: Context) -> Failure {
             "what the server answered is no HTTP/1.1 response: check the port and the path of endpoint.url",
         );
     }
-    match causes.iter().find_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind) {
+    // The innermost: connectors wrap one error of I/O into another, whose kind says nothing.
+    match causes.iter().rev().find_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind) {
         Some(kind) if context.stage == Stage::Connect || no_connection(kind) => connect_failed(&root),
-        Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => closed("reset", context),
+        Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::NotConnected) => {
+            closed("reset", context)
+        }
         Some(io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionAborted) => closed("closed", context),
         // hyper calls an end before the response "incomplete" or "canceled", without a cause.
         None if causes.iter().any(|cause| is_end(*cause)) => closed("closed", context),
         _ => Failure::new(Layer::Connect, Reason::ConnectionClosed, format!("the connection broke: {root}")),
     }
-}
-
-/// Whether the failure is the refusal of the client certificate.
-pub fn client_certificate_refused(failure: &Failure) -> Refusal {
-    failure.refusal
 }
 
 /// The time ran out.
@@ -138,6 +136,16 @@ pub fn timed_out(context: Context) -> Failure {
         }
     };
     Failure::new(Layer::Timeout, Reason::TimedOut, message)
+}
+
+/// As above, where nobody knows whether TCP or TLS was to blame.
+fn connect_timed_out() -> Failure {
+    Failure::new(
+        Layer::Timeout,
+        Reason::TimedOut,
+        "no connection in time, TLS handshake included: a firewall or a NetworkPolicy may drop the packets, or \
+         the server is down or overloaded",
+    )
 }
 
 pub(super) fn resolve_failed(why: &str) -> Failure {
@@ -160,12 +168,12 @@ pub(super) fn connect_failed(why: &str) -> Failure {
 
 /// The connection ended without an alert. At least two TLS stacks refuse a certificate like this.
 pub(super) fn closed(how: &str, context: Context) -> Failure {
-    let shown = if context.presented { "presented" } else { "not given any" };
+    let shown = if context.presented { "had got ours" } else { "had got none" };
     let (message, refusal) = match (context.stage, context.requested) {
         (Stage::Handshake, Some(true)) => (
             format!(
                 "the server {how} the connection during the handshake, without an alert, after it had asked for \
-                 a client certificate and was {shown}: some servers refuse a certificate like this; its log \
+                 a client certificate and {shown}: some servers refuse a certificate like this; its log \
                  tells"
             ),
             Refusal::Possible,
@@ -173,7 +181,7 @@ pub(super) fn closed(how: &str, context: Context) -> Failure {
         (Stage::FirstRead | Stage::Request, Some(true)) => (
             format!(
                 "the server {how} the connection before any answer, without an alert, right after a handshake \
-                 in which it asked for a client certificate and was {shown}: some servers refuse a certificate \
+                 in which it asked for a client certificate and {shown}: some servers refuse a certificate \
                  like this; its log tells"
             ),
             Refusal::Possible,

@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use futures::FutureExt as _;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{
-    Method,
+    Method, StatusCode,
     body::Bytes,
     client::conn::http1,
     header::{CONNECTION, HOST, USER_AGENT},
@@ -42,7 +42,19 @@ pub(super) struct Connection<'a> {
     pub(super) http_status: Option<u16>,
 }
 
-impl Connection<'_> {
+impl<'a> Connection<'a> {
+    pub(super) fn new(endpoint: &'a Endpoint<'a>, identity: Option<&'a Identity>) -> Self {
+        Self {
+            endpoint,
+            identity,
+            recorder: Arc::default(),
+            stage: Stage::Resolve,
+            address: None,
+            cipher_suite: None,
+            http_status: None,
+        }
+    }
+
     pub(super) fn context(&self) -> Context {
         Context {
             presented: self.identity.is_some(),
@@ -63,12 +75,16 @@ impl Connection<'_> {
 
         let stream = self.connect(host, deadline).await?;
         self.stage = Stage::Handshake;
+        let started = Instant::now();
         let connector = TlsConnector::from(Arc::new(config));
         let mut stream = connector.connect(name, stream).await.map_err(|error| self.classify(&error))?;
         self.cipher_suite = stream.get_ref().1.negotiated_cipher_suite().map(|suite| suite.suite());
 
         self.stage = Stage::FirstRead;
-        let spoke_first = self.first_read(&mut stream, deadline).await?;
+        let (least, longest) = limits::PROBE_FIRST_READ;
+        let bound = (started.elapsed() * limits::PROBE_FIRST_READ_HANDSHAKES).clamp(least, longest);
+        // Half of the time is left for an answer.
+        let spoke_first = self.first_read(&mut stream, bound.min(share(deadline, 2))).await?;
         let method = match self.endpoint.request {
             Request::None => {
                 // A farewell for the server's log; who does not take it at once does without.
@@ -103,34 +119,31 @@ impl Connection<'_> {
             return Err(resolve_failed("the answer is empty"));
         }
         self.stage = Stage::Connect;
-        let mut refused = Vec::new();
+        let (mut failed, mut late) = (Vec::new(), 0);
         for (address, left) in addresses.iter().zip((1..=addresses.len()).rev()) {
-            self.address = Some(*address);
             match timeout(share(deadline, left), TcpStream::connect(address)).await {
                 Ok(Ok(stream)) => {
+                    self.address = Some(*address);
                     // As in deliveries; without it a small write may wait for the answer to the one before.
                     let _ = stream.set_nodelay(true);
                     return Ok(stream);
                 }
-                Ok(Err(error)) => refused.push(format!("{address}: {error}")),
-                Err(_) => {}
+                Ok(Err(error)) => failed.push(format!("{address}: {error}")),
+                Err(_) => {
+                    failed.push(format!("{address}: no answer"));
+                    late += 1;
+                }
             }
         }
-        self.address = None;
-        if refused.is_empty() {
+        if late == failed.len() {
             return Err(timed_out(self.context()));
         }
-        Err(connect_failed(&refused.join("; ")))
+        Err(connect_failed(&failed.join("; ")))
     }
 
     /// Waits for what a server may have to say to the handshake. Silence is consent. Returns whether it sent
     /// anything else than TLS's own messages.
-    async fn first_read(
-        &self,
-        stream: &mut TlsStream<TcpStream>,
-        deadline: Instant,
-    ) -> Result<bool, Failure> {
-        let bound = limits::PROBE_FIRST_READ.min(share(deadline, 2));
+    async fn first_read(&self, stream: &mut TlsStream<TcpStream>, bound: Duration) -> Result<bool, Failure> {
         match timeout(bound, stream.read(&mut [0; 1])).await {
             Err(_) => Ok(false),
             Ok(Ok(0)) => Err(self.classify(&io::Error::from(io::ErrorKind::UnexpectedEof))),
@@ -150,19 +163,16 @@ impl Connection<'_> {
             let (head, mut body) = sender.send_request(request).await?.into_parts();
             self.http_status = Some(head.status.as_u16());
             let mut page = Vec::new();
-            // A page that breaks off is judged by what came of it.
-            while let Some(Ok(frame)) = body.frame().await {
+            // Only the page of a 400 tells anything. One that breaks off is judged by what came of it.
+            while head.status == StatusCode::BAD_REQUEST && page.len() < limits::PROBE_BODY_BYTES {
+                let Some(Ok(frame)) = body.frame().await else { break };
                 page.extend_from_slice(frame.data_ref().map_or(&[], |data| &**data));
-                if page.len() >= limits::PROBE_BODY_BYTES {
-                    break;
-                }
             }
             Ok::<_, hyper::Error>((head, page))
         };
         let (head, page) = drive(exchange, connection).await.map_err(|error| self.classify(&error))?;
-        self.stage = Stage::Answered;
         let answer = Answer { status: head.status.as_u16(), headers: &head.headers, body: &page };
-        http::refused(&answer, Context { stage: Stage::Request, ..self.context() }).map_or(Ok(()), Err)
+        http::refused(&answer, self.context()).map_or(Ok(()), Err)
     }
 }
 

@@ -20,18 +20,15 @@ mod tests;
 
 use std::{
     net::SocketAddr,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
-pub use classify::{Context, Failure, Refusal, Stage, client_certificate_refused};
+pub use classify::{Context, Failure, Refusal, Stage};
 pub use reason::{Alert, Layer, Reason};
 pub use report::{ServerCertificate, Tls};
 
-use crate::{
-    identity::{Identity, Trust},
-    probe::connect::Connection,
-};
+use crate::identity::{Identity, Trust};
+use connect::Connection;
 
 /// What is tested.
 #[derive(Clone, Copy, Debug)]
@@ -159,7 +156,7 @@ fn failed(outcome: Outcome, failure: Failure) -> Outcome {
     let presented = match (failure.layer, outcome.tls.as_ref().and_then(|tls| tls.server_chain.first())) {
         // Who does not trust a server wants to know which one answered.
         (Layer::TlsServer, Some(leaf)) => {
-            format!("; it is {} by {}, valid till {}", leaf.subject, leaf.issuer, leaf.valid_till)
+            format!("; it is {}, issued by {}", leaf.subject, leaf.issuer)
         }
         _ => String::new(),
     };
@@ -180,22 +177,8 @@ fn hint(tls: Option<&Tls>, identity: Option<&Identity>) -> Option<Hint> {
         message: format!(
             "the authorities that the server names ({}) do not include the certificate's issuer {}; such a list \
              is often wrong, and the certificate is presented all the same",
-            tls_error::told(&tls.accepted_authorities),
+            tls_error::told(&tls.accepted_authorities, tls.accepted_authorities_count),
             identity.facts().issuer
         ),
     })
-}
-
-impl<'a> Connection<'a> {
-    fn new(endpoint: &'a Endpoint<'a>, identity: Option<&'a Identity>) -> Self {
-        Self {
-            endpoint,
-            identity,
-            recorder: Arc::default(),
-            stage: Stage::Resolve,
-            address: None,
-            cipher_suite: None,
-            http_status: None,
-        }
-    }
 }

@@ -1,6 +1,6 @@
 //! The classification as a table: what was seen, and what is made of it.
 
-use std::{error::Error as StdError, io, sync::Arc};
+use std::{error::Error as StdError, io, sync::Arc, time::Duration};
 
 use rustls::{
     AlertDescription, CertificateError, Error, InvalidMessage, OtherError, PeerIncompatible,
@@ -9,9 +9,7 @@ use rustls::{
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::{
-    Alert, Context, Failure, Layer, Reason, Refusal, Stage, classify::classify, client_certificate_refused,
-};
+use super::{Alert, Context, Failure, Layer, Reason, Refusal, Stage, classify::classify};
 use crate::identity::{Trust, Unpresentable, client_config, tests::identity};
 
 const ASKED: Option<bool> = Some(true);
@@ -45,7 +43,7 @@ fn alerts_about_certificates_are_refusals_wherever_they_arrive() {
             let failure = alert(number, seen(ASKED, stage));
             assert_eq!(failure.reason, Reason::ClientCertificateRejected, "{number} {stage:?}");
             assert_eq!(failure.layer, Layer::TlsClient);
-            assert_eq!(client_certificate_refused(&failure), Refusal::Certain);
+            assert_eq!(failure.refusal, Refusal::Certain);
             assert_eq!(failure.alert.map(|alert| alert.number), Some(number));
             assert!(failure.message.contains(&format!("alert {number} (")), "{failure}");
         }
@@ -108,7 +106,7 @@ fn versions_of_tls() {
 
 #[test]
 fn what_is_wrong_with_the_server() {
-    let at = |seconds| UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
+    let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
     let expired = CertificateError::ExpiredContext { time: at(2000), not_after: at(1000) };
     let mismatch = CertificateError::NotValidForNameContext {
         expected: ServerName::try_from("shop.example").unwrap(),
@@ -176,6 +174,13 @@ fn an_end_without_an_alert_may_be_a_refusal_once_a_certificate_was_asked_for() {
 }
 
 #[test]
+fn the_innermost_error_of_io_counts() {
+    let inner = io::Error::new(io::ErrorKind::UnexpectedEof, "tls handshake eof");
+    let failure = classify(&Outer(io::Error::other(inner)), seen(ASKED, Stage::Handshake));
+    assert_eq!((failure.reason, failure.refusal), (Reason::ConnectionClosed, Refusal::Possible));
+}
+
+#[test]
 fn below_tls() {
     for (kind, stage, reason, layer) in [
         (io::ErrorKind::ConnectionRefused, Stage::Connect, Reason::ConnectFailed, Layer::Connect),
@@ -222,7 +227,16 @@ async fn errors_of_reqwest_are_read_to_their_causes_and_never_show_the_url() {
 
     let refused = fail(format!("http://{free}/secret")).await;
     assert_eq!((refused.reason, refused.layer), (Reason::ConnectFailed, Layer::Connect));
-    for failure in [closed, not_http, refused] {
+    let nowhere = fail("http://nowhere.invalid/secret".to_owned()).await;
+    assert_eq!((nowhere.reason, nowhere.layer), (Reason::ResolveFailed, Layer::Dns), "{nowhere}");
+
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/secret", silent.local_addr().unwrap());
+    let error = client.get(url).timeout(Duration::from_millis(50)).send().await.unwrap_err();
+    let slow = classify(&error, context);
+    assert_eq!((slow.reason, slow.layer), (Reason::TimedOut, Layer::Timeout));
+    assert!(slow.message.contains("no HTTP response"), "{slow}");
+    for failure in [closed, not_http, refused, nowhere, slow] {
         assert!(!failure.message.contains("secret"), "{failure}");
     }
 }

@@ -110,9 +110,9 @@ fn refused(alert: Alert, context: Context) -> Failure {
             Reason::ClientCertificateRejected,
             Refusal::Certain,
             format!(
-                "the server refused the client certificate {when} with TLS alert {alert}. Alerts are chosen \
-                 freely: only the server's log tells why. See that it trusts the certificate's issuer, or the \
-                 certificate itself"
+                "the server refused the client certificate {when} with TLS alert {alert}. Servers choose among \
+                 these alerts freely: only the server's log tells why. See that it trusts the certificate's \
+                 issuer (or the certificate itself) and takes it for clients"
             ),
         )
     } else {
@@ -167,7 +167,8 @@ fn of_server_certificate(error: &CertificateError) -> Failure {
 }
 
 fn mismatch(expected: &ServerName<'_>, presented: &[String]) -> String {
-    let names = if presented.is_empty() { "no name".to_owned() } else { told(presented) };
+    let presented: Vec<String> = presented.iter().map(|name| plain(name).to_owned()).collect();
+    let names = if presented.is_empty() { "no name".to_owned() } else { told(&presented, presented.len()) };
     format!(
         "the server's certificate is for {names}, and endpoint.url says {}: use a name that it is for, or have \
          the server's certificate include this one",
@@ -175,15 +176,21 @@ fn mismatch(expected: &ServerName<'_>, presented: &[String]) -> String {
     )
 }
 
-/// Names that a server sent, for a message: a few, each bounded, on one line.
-pub(super) fn told(names: &[String]) -> String {
+/// rustls writes names as its own types print: `DnsName("shop.example")`, `IpAddress(192.0.2.1)`.
+fn plain(name: &str) -> &str {
+    let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+    inner.map_or(name, |inner| inner.trim_matches('"'))
+}
+
+/// Names that a server sent, for a message: a few of so many, each bounded, on one line.
+pub(super) fn told(names: &[String], of: usize) -> String {
     let mut told: Vec<String> = names
         .iter()
         .take(limits::PROBE_NAMES_TOLD)
         .map(|name| name.chars().filter(|c| !c.is_control()).take(limits::PROBE_NAME_CHARACTERS).collect())
         .collect();
-    if names.len() > told.len() {
-        told.push(format!("and {} more", names.len() - told.len()));
+    if of > told.len() {
+        told.push(format!("and {} more", of - told.len()));
     }
     told.join(", ")
 }

@@ -169,5 +169,5 @@ async fn an_event_that_has_failed_for_too_long_is_given_up_with_its_reason() {
     let mut scene = scene(1_000, Some(400)).await;
     scene.deliver(None);
     let Some(Settlement::Dead { reason, .. }) = scene.settled.recv().await else { panic!("not given up") };
-    assert_eq!(reason, "no answer in time");
+    assert!(reason.starts_with("TimedOut: "), "{reason}");
 }

@@ -137,7 +137,7 @@ impl<'a> Options<'a> {
         Receiver { address, state, server: tokio::spawn(accept).abort_handle() }
     }
 
-    fn tls(&self) -> ServerConfig {
+    pub(crate) fn tls(&self) -> ServerConfig {
         let verifier = |authority: &Authority| {
             let mut roots = RootCertStore::empty();
             roots.add_parsable_certificates(pki::certificates(&authority.root));
