@@ -2,6 +2,9 @@
 //! panics. A short stand-in, on the stable toolchain, for the fuzz targets in `fuzz/`, with the inputs
 //! that those once stumbled over (`fuzz/cases`).
 
+// Helpers of tests may end them, as tests may.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::{
     fs,
     path::{Path, PathBuf},

@@ -1,6 +1,9 @@
 //! Stores that openssl, keytool and Python's cryptography write here and now are read with the facts
 //! that `openssl x509` prints. The tools are needed: without one the test fails, and says which.
 
+// Helpers of tests may end them, as tests may.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::{
     fs,
     path::{Path, PathBuf},

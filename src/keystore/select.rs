@@ -29,7 +29,7 @@ pub(crate) struct Selected<'a> {
     pub(crate) certificates: Vec<X509Certificate<'a>>,
     /// Keys that were left aside, and why they are not usable.
     pub(crate) unusable: Vec<(String, Fault)>,
-    /// Whether the key's own password worked only without the newline at its end.
+    /// Whether the password of the key worked only without the newline at its end.
     pub(crate) without_newline: bool,
 }
 
