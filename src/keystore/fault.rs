@@ -14,7 +14,7 @@ use crate::{
 /// What is wrong with a keystore.
 #[derive(Debug)]
 pub(crate) enum Fault {
-    /// Something else than a keystore: what it is.
+    /// Something else than a keystore: what it is, and what to do.
     Other(String),
     /// A keystore in a format that is not taken: its name, and the type that keytool knows it by.
     Format { name: &'static str, keytool: Option<&'static str> },
@@ -104,7 +104,7 @@ impl Fault {
 
     fn sentence(&self, request: &Request<'_>, format: Option<Format>) -> String {
         match self {
-            Self::Other(what) => format!("{what}; a PKCS#12 or JKS keystore is needed"),
+            Self::Other(what) => what.clone(),
             Self::Format { name, keytool } => {
                 format!("{name} is not supported; {}", convert(request, *keytool))
             }

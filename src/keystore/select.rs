@@ -83,6 +83,8 @@ pub(crate) fn select<'a>(
             // The same key twice is one identity.
             Ok(found) if usable.iter().any(|other| other.key.public() == found.key.public()) => {}
             Ok(found) => usable.push(found),
+            // Enough is known: a choice is needed, and with it the work of one key is done.
+            Err(Fault::Limit { .. }) if usable.len() > 1 => break,
             Err(limit @ Fault::Limit { .. }) => return Err(limit),
             Err(fault) => unusable.push((fault::name(entry.alias.as_deref()), fault)),
         }
