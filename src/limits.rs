@@ -30,6 +30,8 @@ pub const KEYSTORE_CERTIFICATES: usize = 64;
 pub const CHAIN_LENGTH: usize = 10;
 /// Signatures verified to order one chain.
 pub const CHAIN_SIGNATURES: usize = 32;
+/// A name out of a certificate or a keystore, characters; what is longer is cut.
+pub const NAME_CHARACTERS: usize = 1024;
 /// Keystores opened at one time, so that a slow one leaves a core to the others.
 pub const KEYSTORES_AT_ONCE: usize = 2;
 /// Modulus of an RSA key, bits, at least.
