@@ -17,9 +17,9 @@ pub const KDF_ITERATIONS_TOTAL: u64 = 4_000_000;
 /// Work of all key derivations of one file together, in blocks of SHA-256 (or what takes as long): the
 /// digests differ by a factor of seven, and one iteration may be several blocks. NSS needs this much for
 /// a store with SHA-512; it takes most of a second.
-pub const KDF_STEPS_TOTAL: u64 = 12_000_000;
+pub const KDF_STEPS_TOTAL: u64 = if cfg!(fuzzing) { 50_000 } else { 12_000_000 };
 /// Memory of one scrypt derivation, bytes.
-pub const SCRYPT_BYTES: u64 = 32 * 1024 * 1024;
+pub const SCRYPT_BYTES: u64 = if cfg!(fuzzing) { 64 * 1024 } else { 32 * 1024 * 1024 };
 /// Parallelism of one scrypt derivation.
 pub const SCRYPT_PARALLELISM: u64 = 2;
 /// Private keys in one keystore.
@@ -30,6 +30,8 @@ pub const KEYSTORE_CERTIFICATES: usize = 64;
 pub const CHAIN_LENGTH: usize = 10;
 /// Signatures verified to order one chain.
 pub const CHAIN_SIGNATURES: usize = 32;
+/// A name out of a certificate or a keystore, characters; what is longer is cut.
+pub const NAME_CHARACTERS: usize = 1024;
 /// Keystores opened at one time, so that a slow one leaves a core to the others.
 pub const KEYSTORES_AT_ONCE: usize = 2;
 /// Modulus of an RSA key, bits, at least.
