@@ -67,6 +67,11 @@ impl Nginx {
 
     /// One that presents `server` and demands a certificate below the root of `clients`.
     pub(crate) async fn start_with(server: &Certificate, clients: &Authority) -> Self {
+        Self::start_trusting(server, &clients.root_pem()).await
+    }
+
+    /// One that presents `server` and demands a certificate that this bundle, PEM, covers.
+    pub(crate) async fn start_trusting(server: &Certificate, clients: &str) -> Self {
         let mut refused = String::new();
         for _ in 0..PORT_ATTEMPTS {
             let port = free_port();
@@ -127,7 +132,7 @@ async fn program() -> &'static str {
 /// It is one process, so that killing it kills all of it. `$request_body` is known only where a request is
 /// passed on, so it is passed on to nginx itself. nginx runs in that directory: the path of a socket must be
 /// short.
-fn configure(port: u16, server: &Certificate, clients: &Authority) -> PathBuf {
+fn configure(port: u16, server: &Certificate, clients: &str) -> PathBuf {
     let directory = directory::unique_directory("nginx");
     let configuration = format!(
         r#"daemon off;
@@ -157,7 +162,7 @@ http {{
         access_log /dev/stdout events;
         ssl_certificate {chain};
         ssl_certificate_key {key};
-        ssl_client_certificate {root};
+        ssl_client_certificate clients.crt;
         ssl_verify_client on;
         ssl_verify_depth 4;
         client_max_body_size 1m;
@@ -168,10 +173,11 @@ http {{
 "#,
         chain = server.chain.display(),
         key = server.key.display(),
-        root = clients.root.display(),
     );
-    fs::write(directory.join("nginx.conf"), configuration)
-        .unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    for (name, text) in [("nginx.conf", configuration.as_str()), ("clients.crt", clients)] {
+        fs::write(directory.join(name), text)
+            .unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    }
     directory
 }
 
