@@ -2,7 +2,7 @@
 
 use kube::{Api, Client, Resource, core::NamespaceResourceScope};
 
-use crate::event::WebhookKey;
+use crate::{event::WebhookKey, limits};
 
 /// An API for one namespace, or for all.
 pub(crate) fn scoped<K>(client: &Client, namespace: Option<&str>) -> Api<K>
@@ -25,4 +25,9 @@ pub(crate) fn key<K: Resource>(object: &K) -> Option<WebhookKey> {
 pub(crate) fn is_controlled_by<K: Resource>(object: &K, uid: Option<&String>) -> bool {
     let owners = object.meta().owner_references.as_deref().unwrap_or_default();
     owners.iter().any(|owner| owner.controller == Some(true) && Some(&owner.uid) == uid)
+}
+
+/// The note of an Event, as much of it as the API takes.
+pub(crate) fn note_of(text: &str) -> String {
+    text[..text.floor_char_boundary(limits::EVENT_NOTE_BYTES.min(text.len()))].to_owned()
 }

@@ -143,6 +143,12 @@ pub const TEST_RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::
 pub const TESTS_AT_ONCE: usize = 16;
 /// How long the certificate that an endpoint took after it had refused another is tried first there.
 pub const PREFERENCE: Duration = Duration::from_mins(5);
+/// Refusals in a row that may as well have been something else, before they count as one.
+pub const POSSIBLE_REFUSALS: u32 = 3;
+/// How long a passed test of a New counts; then it is repeated.
+pub const TEST_COUNTS: Duration = Duration::from_mins(10);
+/// Length of an Event's note, bytes.
+pub const EVENT_NOTE_BYTES: usize = 1024;
 /// Refusals of a certificate that wait to be told; one more is dropped.
 pub const REFUSALS: usize = 256;
 /// A refusal of one webhook's certificate is told once in this time.

@@ -53,6 +53,12 @@ pub struct Known<'a> {
     pub passed: &'a [String],
 }
 
+impl Known<'_> {
+    fn has_passed(&self, identity: &Identity) -> bool {
+        self.passed.contains(&identity.facts().fingerprint_sha256)
+    }
+}
+
 /// What happened, by fingerprint; told as events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -105,8 +111,15 @@ pub fn next(slots: Slots, known: &Known<'_>, now: Timestamp) -> (Slots, Vec<Step
         return (Slots::default(), steps);
     }
     let mut slots = without_expired(slots, now, &mut steps);
-    accept(&mut slots, known, &mut steps);
-    promote(&mut slots, known, now, &mut steps);
+    // A renewal that is promoted makes way for mtls.new: as often as there are slots is enough.
+    for _ in Slot::ALL {
+        let before = steps.len();
+        accept(&mut slots, known, &mut steps);
+        promote(&mut slots, known, now, &mut steps);
+        if steps.len() == before {
+            break;
+        }
+    }
     (slots, steps)
 }
 
@@ -121,30 +134,60 @@ fn without_expired(mut slots: Slots, now: Timestamp, steps: &mut Vec<Step>) -> S
 
 /// Puts what was found where it belongs. What cannot be used changes nothing.
 fn accept(slots: &mut Slots, known: &Known<'_>, steps: &mut Vec<Step>) {
-    if let (None, Found::Usable(identity)) = (&slots.active, known.active)
-        && slots.new.is_none()
-        && !is_same(slots.previous.as_ref(), identity)
+    mend_chains(slots, known);
+    let successor = successor(slots, known).cloned();
+    if let (None, None, Found::Usable(identity)) = (&slots.active, &slots.new, known.active)
+        // With a successor at hand the way back to a Previous leads through its test.
+        && (successor.is_none() || !is_same(slots.previous.as_ref(), identity))
     {
         steps.push(Step::Accepted(fingerprint(identity)));
         slots.active = Some(Arc::clone(identity));
+        slots.previous.take_if(|previous| is_same(Some(previous), identity));
     }
-    let Some(successor) = successor(known) else { return };
-    let waiting = slots.new.take();
-    if is_same(slots.active.as_ref(), successor) {
-        // Nothing is to follow: promoted already, or the manifest has gone back to what is Active.
-    } else if let Some(waiting) = waiting.as_ref().filter(|waiting| is_same(Some(waiting), successor)) {
-        slots.new = Some(Arc::clone(waiting));
+    let Some(successor) = successor else { return };
+    if is_same(slots.new.as_ref(), &successor) {
         return;
-    } else {
-        slots.new = Some(Arc::clone(successor));
     }
-    steps.extend(waiting.map(|waiting| Step::Withdrawn(fingerprint(&waiting))));
-    steps.extend(slots.new.as_ref().map(|new| Step::Waits(fingerprint(new))));
+    steps.extend(slots.new.take().map(|waiting| Step::Withdrawn(fingerprint(&waiting))));
+    // Where it is Active already, nothing is to follow: promoted, or the manifest has gone back to it.
+    if !is_same(slots.active.as_ref(), &successor) {
+        steps.push(Step::Waits(fingerprint(&successor)));
+        slots.new = Some(successor);
+    }
+}
+
+/// A certificate that is found again with another chain, such as one that had lacked its intermediate, takes
+/// its own place: nothing is to be promoted for that.
+fn mend_chains(slots: &mut Slots, known: &Known<'_>) {
+    for found in [known.active, known.new] {
+        let Found::Usable(identity) = found else { continue };
+        for slot in Slot::ALL {
+            let place = slots.get_mut(slot);
+            if is_same(place.as_ref(), identity)
+                && place.as_ref().is_some_and(|kept| kept.chain() != identity.chain())
+            {
+                *place = Some(Arc::clone(identity));
+            }
+        }
+    }
 }
 
 /// What is to follow the Active; `None` where it cannot be used, and what waits goes on waiting.
-fn successor<'a>(known: &'a Known<'_>) -> Option<&'a Arc<Identity>> {
+///
+/// It is `mtls.new`, or without one what stands behind `mtls.active`. A renewal of that goes first as long as
+/// `mtls.new` has not passed its test: one that never passes would keep it away until the Active expires.
+fn successor<'a>(slots: &Slots, known: &'a Known<'_>) -> Option<&'a Arc<Identity>> {
     match (known.new, known.active) {
+        (Found::Usable(new), Found::Usable(active)) => {
+            let renews = slots.active.as_ref().is_some_and(|kept| {
+                !is_same(Some(kept), active) && active.facts().valid_till > kept.facts().valid_till
+            });
+            let known_already =
+                is_same(slots.previous.as_ref(), active) || is_same(slots.active.as_ref(), new);
+            let cleared =
+                known.has_passed(new) || known.asked == Some(new.facts().fingerprint_sha256.as_str());
+            Some(if renews && !known_already && !cleared { active } else { new })
+        }
         (Found::Usable(identity), _) | (Found::NotAsked, Found::Usable(identity)) => Some(identity),
         _ => None,
     }
@@ -154,7 +197,7 @@ fn promote(slots: &mut Slots, known: &Known<'_>, now: Timestamp, steps: &mut Vec
     let Some(new) = slots.new.take() else { return };
     let because = match &slots.active {
         None => Some(Because::NoActive),
-        Some(active) => because(active.facts(), new.facts(), known, now),
+        Some(active) => because(slots, active.facts(), &new, known, now),
     };
     let Some(because) = because else {
         slots.new = Some(new);
@@ -166,19 +209,22 @@ fn promote(slots: &mut Slots, known: &Known<'_>, now: Timestamp, steps: &mut Vec
     slots.previous = from.or(slots.previous.take()).filter(|previous| !is_same(Some(previous), &new));
 }
 
-fn because(active: &Facts, new: &Facts, known: &Known<'_>, now: Timestamp) -> Option<Because> {
-    let still_wanted = successor(known).is_some();
-    if known.asked == Some(new.fingerprint_sha256.as_str()) {
+fn because(
+    slots: &Slots,
+    active: &Facts,
+    new: &Arc<Identity>,
+    known: &Known<'_>,
+    now: Timestamp,
+) -> Option<Because> {
+    let still_wanted = successor(slots, known).is_some_and(|successor| is_same(Some(successor), new));
+    if known.asked == Some(new.facts().fingerprint_sha256.as_str()) {
         return Some(Because::Asked);
     }
-    if still_wanted
-        && known.promotion == Promotion::Automatic
-        && known.passed.contains(&new.fingerprint_sha256)
-    {
+    if still_wanted && known.promotion == Promotion::Automatic && known.has_passed(new) {
         return Some(Because::TestPassed);
     }
-    (new.valid_till > active.valid_till && now >= promoted_untested_at(active))
-        .then_some(Because::ActiveExpires)
+    let outlives = new.facts().valid_till > active.valid_till;
+    (outlives && now >= promoted_untested_at(active)).then_some(Because::ActiveExpires)
 }
 
 /// When a New is promoted even without a test: an hour before the Active expires, or in the last tenth of a
@@ -215,7 +261,7 @@ pub fn wakes_at(slots: &Slots, known: &Known<'_>, now: Timestamp) -> Option<Time
     moments.chain(near_the_end).flatten().filter(|moment| *moment > now).min()
 }
 
-/// The same certificate with the same chain, in whatever encoding it came.
+/// The same certificate, in whatever encoding and with whatever chain it came.
 fn is_same(one: Option<&Arc<Identity>>, other: &Arc<Identity>) -> bool {
     one.is_some_and(|one| one.facts().fingerprint_sha256 == other.facts().fingerprint_sha256)
 }

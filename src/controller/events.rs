@@ -11,6 +11,7 @@ use super::FIELD_MANAGER;
 use crate::{
     api::v1alpha1::{OutboundWebhook, TestStatus},
     identity::{Facts, Slot, Slots},
+    kubernetes::note_of,
     rotation::{Because, Step},
 };
 
@@ -62,9 +63,9 @@ impl Names {
 /// `about` is the certificate. It stands in the action because the recorder takes Events of one reason and
 /// action for repetitions of the first, and would show that one's note for all.
 fn event(type_: EventType, reason: &str, action: &str, about: &str, note: impl AsRef<str>) -> Event {
-    // The API takes notes of up to 1 KiB and actions of up to 128 characters.
+    // The API takes actions of up to 128 characters.
     let action = format!("{action} {about:.60}");
-    let note = note.as_ref().chars().take(1000).collect();
+    let note = note_of(note.as_ref());
     Event { type_, reason: reason.to_owned(), note: Some(note), action, secondary: None }
 }
 

@@ -1,8 +1,8 @@
 //! The controller. A reconcile reads as its steps, a file each:
 //!
 //! [`fetch`] what the webhook names → [`load`] the keystores → [`rotation`] of the slots →
-//! [`publish`] the identities Secret and the certificates → start the tests that are due ([`probing`]) →
-//! tell the story in [`events`] → [`status`].
+//! [`publish`] the identities Secret → tell the story in [`events`] → publish the certificates → start the
+//! tests that are due ([`probing`]) → [`status`].
 
 mod events;
 mod fetch;
@@ -21,6 +21,7 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use futures::StreamExt as _;
+use jiff::Timestamp;
 use kube::{Client, ResourceExt as _, runtime::controller::Action};
 use tokio::{sync::Semaphore, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -28,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use events::{Names, Story};
 use fetch::Fetched;
 use load::Keystores;
-use probing::{Inputs, Tests};
+use probing::{Inputs, Tested, Tests};
 
 use crate::{
     api::v1alpha1::{self, OutboundWebhook, Reason},
@@ -171,15 +172,24 @@ async fn steps(webhook: &OutboundWebhook, context: &Context) -> Result<Action, E
     let inputs = testable(webhook, &fetched);
     let passed = passed(context, webhook, inputs.as_ref(), &keystores, &before);
     let known = known(webhook, &keystores, &passed);
-    let (slots, steps) = rotation::next(before, &known, now);
+    // Without an endpoint or whom to trust there nothing is sent, and nothing that is accepted would be kept.
+    let settled = fetched.url.is_ok() && fetched.trust.is_ok();
+    let (slots, steps) = if settled { rotation::next(before, &known, now) } else { (before, Vec::new()) };
     names.add(&slots);
 
-    let published = publish::publish(context, webhook, &slots, &fetched).await?;
+    let mut published = Ok(());
+    if settled {
+        published = publish::identities(context, webhook, &slots, &fetched).await?;
+    }
+    if settled && published.is_ok() {
+        // What has happened is kept: now it can be told.
+        context.story.tell(webhook, &steps, &context.tests.news(webhook), &names).await;
+        published = publish::certificates(context, webhook, &slots).await?;
+    }
     let retest_at = inputs.as_ref().and_then(|inputs| {
         context.tests.keep_only(webhook, &slots);
         context.tests.start_due(webhook, &slots, webhook.spec.mtls.is_some(), inputs)
     });
-    context.story.tell(webhook, &steps, &context.tests.news(webhook), &names).await;
 
     let tests = tests(context, webhook, inputs.as_ref(), &slots);
     let wakes_at = rotation::wakes_at(&slots, &known, now).into_iter().chain(retest_at).min();
@@ -218,9 +228,15 @@ fn passed(
     let candidates = found.chain(&slots.new);
     let tested = candidates.filter_map(|identity| context.tests.result(webhook, Some(identity), inputs));
     tested
-        .filter(|tested| tested.status.succeeded)
+        .filter(|tested| counts(tested, context.clock.now()))
         .filter_map(|tested| tested.status.fingerprint_sha256)
         .collect()
+}
+
+/// An endpoint may have changed its mind since.
+fn counts(tested: &Tested, now: Timestamp) -> bool {
+    let until = tested.ended_at.checked_add(limits::TEST_COUNTS).unwrap_or(now);
+    tested.status.succeeded && now < until
 }
 
 fn known<'a>(webhook: &'a OutboundWebhook, keystores: &'a Keystores, passed: &'a [String]) -> Known<'a> {

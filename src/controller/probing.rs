@@ -38,7 +38,7 @@ pub(super) struct Inputs {
     request: Request,
     timeout: Duration,
     /// Changes with any of them, and with the wish for a test.
-    pub(super) hash: String,
+    hash: [u8; 32],
 }
 
 impl Inputs {
@@ -54,8 +54,17 @@ impl Inputs {
         let settings = format!("{url}\n{request:?}\n{}\n{wish}\n", trust.system_roots);
         digest.update(settings.as_bytes());
         trust.certificates.iter().for_each(|certificate| digest.update(certificate));
-        let hash = HEXLOWER.encode(&digest.finish().as_ref()[..8]);
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest.finish().as_ref());
         Self { url: url.clone(), trust, request, timeout: endpoint.timeout(), hash }
+    }
+
+    /// With the chain that is presented: a server may refuse one and take another behind the same leaf.
+    fn of(&self, identity: Option<&Identity>) -> String {
+        let mut digest = Digest::new(&SHA256);
+        digest.update(&self.hash);
+        digest.update(identity.map(Identity::chain_fingerprint).unwrap_or_default().as_bytes());
+        HEXLOWER.encode(&digest.finish().as_ref()[..8])
     }
 }
 
@@ -64,13 +73,15 @@ impl Inputs {
 pub(super) struct Tested {
     pub(super) status: TestStatus,
     failures: u32,
-    ended_at: Timestamp,
+    pub(super) ended_at: Timestamp,
     /// Not told as an event yet.
     news: bool,
 }
 
 #[derive(Default)]
 struct OfWebhook {
+    /// Another webhook of the same name knows nothing of this one's tests.
+    uid: Option<String>,
     running: bool,
     results: HashMap<Option<String>, Tested>,
 }
@@ -102,6 +113,7 @@ impl<C: Clock + Clone> Tests<C> {
         let kept = {
             let webhooks = self.webhooks.lock().unwrap_or_else(PoisonError::into_inner);
             let of_webhook = key(webhook).and_then(|key| webhooks.get(&key));
+            let of_webhook = of_webhook.filter(|of| of.uid == webhook.uid());
             of_webhook.and_then(|of| of.results.get(&fingerprint)).cloned()
         };
         let told = || {
@@ -110,7 +122,7 @@ impl<C: Clock + Clone> Tests<C> {
                 tests.active.iter().chain(&tests.new).find(|test| test.fingerprint_sha256 == fingerprint)?;
             Some(Tested { status: told.clone(), failures: 1, ended_at: told.time.0, news: false })
         };
-        kept.or_else(told).filter(|tested| tested.status.inputs == inputs.hash)
+        kept.or_else(told).filter(|tested| tested.status.inputs == inputs.of(identity))
     }
 
     /// Starts the tests that are due, and returns when the next one is: of the Active once for its inputs, of
@@ -152,6 +164,9 @@ impl<C: Clock + Clone> Tests<C> {
         {
             let mut webhooks = self.webhooks.lock().unwrap_or_else(PoisonError::into_inner);
             let of_webhook = webhooks.entry(webhook_key.clone()).or_default();
+            if of_webhook.uid != webhook.uid() {
+                *of_webhook = OfWebhook { uid: webhook.uid(), ..OfWebhook::default() };
+            }
             // Those that run wake the webhook when they end; what is due then is started then.
             if std::mem::replace(&mut of_webhook.running, true) {
                 return;
@@ -159,8 +174,14 @@ impl<C: Clock + Clone> Tests<C> {
         }
         let (places, webhooks, ended, clock) =
             (Arc::clone(&self.places), Arc::clone(&self.webhooks), self.ended.clone(), self.clock.clone());
-        let reference = ObjectRef::from_obj(webhook);
+        let end = End {
+            webhooks: Arc::clone(&webhooks),
+            webhook: webhook_key.clone(),
+            reference: ObjectRef::from_obj(webhook),
+            ended,
+        };
         tokio::spawn(async move {
+            let _end = end;
             for identity in due {
                 let Ok(_place) = places.acquire().await else { break };
                 let endpoint = Endpoint {
@@ -169,10 +190,11 @@ impl<C: Clock + Clone> Tests<C> {
                     request: inputs.request,
                     timeout: inputs.timeout,
                 };
+                let presented = inputs.of(identity.as_deref());
                 let outcome = probe(&endpoint, identity.as_deref()).await;
                 let ended_at = clock.now();
                 let fingerprint = identity.map(|identity| identity.facts().fingerprint_sha256.clone());
-                let status = test_status(&outcome, fingerprint.clone(), &inputs.hash, ended_at);
+                let status = test_status(&outcome, fingerprint.clone(), &presented, ended_at);
                 tracing::info!(webhook = %webhook_key, fingerprint, reason = status.reason, "tested the connection");
                 let mut webhooks = webhooks.lock().unwrap_or_else(PoisonError::into_inner);
                 let Some(of_webhook) = webhooks.get_mut(&webhook_key) else { continue };
@@ -182,12 +204,6 @@ impl<C: Clock + Clone> Tests<C> {
                 let told = before.is_some_and(|before| !before.news && before.status.reason == status.reason);
                 of_webhook.results.insert(fingerprint, Tested { status, failures, ended_at, news: !told });
             }
-            if let Some(of_webhook) =
-                webhooks.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&webhook_key)
-            {
-                of_webhook.running = false;
-            }
-            let _ = ended.unbounded_send(reference);
         });
     }
 
@@ -202,20 +218,39 @@ impl<C: Clock + Clone> Tests<C> {
         fresh.collect()
     }
 
-    /// Results of certificates that are in no slot any more are dropped.
+    /// Results of certificates that are neither Active nor New any more are dropped: one that comes back is
+    /// tested again.
     pub(super) fn keep_only(&self, webhook: &OutboundWebhook, slots: &Slots) {
         let mut webhooks = self.webhooks.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(of_webhook) = key(webhook).and_then(|key| webhooks.get_mut(&key)) {
             of_webhook.results.retain(|fingerprint, _| {
-                let in_a_slot = |(_, identity): (_, &Arc<Identity>)| {
+                let current = |identity: &Arc<Identity>| {
                     Some(&identity.facts().fingerprint_sha256) == fingerprint.as_ref()
                 };
-                fingerprint.is_none() || slots.iter().any(in_a_slot)
+                fingerprint.is_none() || slots.active.iter().chain(&slots.new).any(current)
             });
         }
     }
 
     pub(super) fn forget(&self, webhook: &WebhookKey) {
         self.webhooks.lock().unwrap_or_else(PoisonError::into_inner).remove(webhook);
+    }
+}
+
+/// Marks the tests of a webhook as ended and wakes it, however they end.
+struct End {
+    webhooks: Arc<Mutex<HashMap<WebhookKey, OfWebhook>>>,
+    webhook: WebhookKey,
+    reference: ObjectRef<OutboundWebhook>,
+    ended: mpsc::UnboundedSender<ObjectRef<OutboundWebhook>>,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let mut webhooks = self.webhooks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(of_webhook) = webhooks.get_mut(&self.webhook) {
+            of_webhook.running = false;
+        }
+        let _ = self.ended.unbounded_send(self.reference.clone());
     }
 }

@@ -32,31 +32,35 @@ fn own_keys() -> impl Iterator<Item = &'static str> {
 /// All certificates in one file: what a receiver trusts that takes a single one.
 const BUNDLE: &str = "bundle.crt";
 
-/// Writes both objects, where they differ from what is there.
-pub(super) async fn publish(
+/// Writes the Secret that the dispatcher reads, where it differs from what is there.
+pub(super) async fn identities(
     context: &Context,
     webhook: &OutboundWebhook,
     slots: &Slots,
     fetched: &Fetched,
 ) -> Result<Result<(), Problem>, Error> {
-    let namespace = webhook.namespace().unwrap_or_default();
-    let secrets: Api<Secret> = Api::namespaced(context.client.clone(), &namespace);
-    // Without an endpoint or a bundle nothing is sent; what is published stays.
-    if let (Ok(url), Ok(trust)) = (&fetched.url, &fetched.trust) {
-        let wanted = || identities_secret(webhook, url, slots, trust.as_ref());
-        let wanted = webhook.needs_identities().then(wanted).transpose()?;
-        let identities = fetched.identities.clone();
-        if let (Some(secret), Some(wanted)) = (&identities, &wanted) {
-            remove_foreign_keys(&secrets, webhook, secret, wanted).await?;
-        }
-        if let Err(problem) = ensure(&secrets, webhook, identities, wanted, same_secret).await? {
-            return Ok(Err(problem));
-        }
+    let (Ok(url), Ok(trust)) = (&fetched.url, &fetched.trust) else { return Ok(Ok(())) };
+    let secrets: Api<Secret> =
+        Api::namespaced(context.client.clone(), &webhook.namespace().unwrap_or_default());
+    let wanted = || identities_secret(webhook, url, slots, trust.as_ref());
+    let wanted = webhook.needs_identities().then(wanted).transpose()?;
+    if let (Some(secret), Some(wanted)) = (&fetched.identities, &wanted) {
+        remove_foreign_keys(&secrets, webhook, secret, wanted).await?;
     }
-    let config_maps: Api<ConfigMap> = Api::namespaced(context.client.clone(), &namespace);
+    ensure(&secrets, webhook, fetched.identities.clone(), wanted, same_secret).await
+}
+
+/// Writes the public certificates, where they differ from what is there.
+pub(super) async fn certificates(
+    context: &Context,
+    webhook: &OutboundWebhook,
+    slots: &Slots,
+) -> Result<Result<(), Problem>, Error> {
+    let config_maps: Api<ConfigMap> =
+        Api::namespaced(context.client.clone(), &webhook.namespace().unwrap_or_default());
     let name = OutboundWebhook::client_certificate_name(&webhook.name_any());
     let existing = config_maps.get_opt(&name).await.map_err(Error::api::<ConfigMap>("read", &name))?;
-    ensure(&config_maps, webhook, existing, certificates(webhook, slots), same_config_map).await
+    ensure(&config_maps, webhook, existing, offered(webhook, slots), same_config_map).await
 }
 
 fn identities_secret(
@@ -86,7 +90,7 @@ fn identities_secret(
 }
 
 /// `None` while there is no certificate to show.
-fn certificates(webhook: &OutboundWebhook, slots: &Slots) -> Option<ConfigMap> {
+fn offered(webhook: &OutboundWebhook, slots: &Slots) -> Option<ConfigMap> {
     if slots.is_empty() {
         return None;
     }

@@ -8,7 +8,7 @@ use std::{
 use jiff::Timestamp;
 
 use super::{Client, RetryPolicy};
-use crate::limits;
+use crate::{limits, probe::Refusal};
 
 /// What a worker is to do. Readers see it whole or not at all.
 #[derive(Clone, Debug)]
@@ -43,14 +43,21 @@ pub struct Clients {
     active: Arc<Client>,
     new: Option<Arc<Client>>,
     previous: Option<Arc<Client>>,
-    /// Until when which of them is tried first.
-    preferred: Mutex<Option<(Arc<Client>, Timestamp)>>,
+    preference: Mutex<Preference>,
+}
+
+#[derive(Debug, Default)]
+struct Preference {
+    /// Which is tried first, until when.
+    first: Option<(Arc<Client>, Timestamp)>,
+    /// Refusals of the Active in a row that may as well have been something else.
+    possible: u32,
 }
 
 impl Clients {
     /// The clients of what is loaded; where no certificate is asked for, the Active's has none.
     pub fn new(active: Arc<Client>, new: Option<Arc<Client>>, previous: Option<Arc<Client>>) -> Self {
-        Self { active, new, previous, preferred: Mutex::new(None) }
+        Self { active, new, previous, preference: Mutex::default() }
     }
 
     /// The Active's.
@@ -72,10 +79,10 @@ impl Clients {
 
     /// Those that may be tried at `now`, in order.
     pub(super) fn order(&self, now: Timestamp) -> Vec<Arc<Client>> {
-        if !self.active.is_valid_at(now) {
+        if self.active.identity().is_some_and(|facts| facts.is_expired_at(now)) {
             return self.new.iter().filter(|new| new.is_valid_at(now)).cloned().collect();
         }
-        let preferred = self.preferred.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let preferred = self.preference.lock().unwrap_or_else(PoisonError::into_inner).first.clone();
         let first = preferred.filter(|(_, until)| now < *until).map(|(client, _)| client);
         let rest = std::iter::once(&self.active).chain(&self.previous).chain(&self.new);
         let rest =
@@ -91,10 +98,22 @@ impl Clients {
     }
 
     /// The endpoint took this one after it had refused another: it is tried first for a while, so that a
-    /// receiver that knows only one costs an extra attempt now and then, and not for every event.
-    pub(super) fn prefer(&self, client: &Arc<Client>, now: Timestamp) {
-        let until = now.checked_add(limits::PREFERENCE).unwrap_or(now);
-        *self.preferred.lock().unwrap_or_else(PoisonError::into_inner) = Some((Arc::clone(client), until));
+    /// receiver that knows only one costs an extra attempt now and then, and not for every event. A refusal
+    /// that may have been something else, such as a restart, has to come a few times in a row.
+    pub(super) fn took_instead(&self, client: &Arc<Client>, refusal: Refusal, now: Timestamp) {
+        let mut preference = self.preference.lock().unwrap_or_else(PoisonError::into_inner);
+        preference.possible += 1;
+        if refusal == Refusal::Certain || preference.possible >= limits::POSSIBLE_REFUSALS {
+            let until = now.checked_add(limits::PREFERENCE).unwrap_or(now);
+            preference.first = Some((Arc::clone(client), until));
+        }
+    }
+
+    /// The endpoint took the first that it was shown.
+    pub(super) fn took_at_once(&self, client: &Arc<Client>) {
+        if Arc::ptr_eq(client, &self.active) {
+            self.preference.lock().unwrap_or_else(PoisonError::into_inner).possible = 0;
+        }
     }
 }
 
@@ -119,10 +138,27 @@ mod tests {
         let (active, previous) = (client("CN=active", 9_000), client("CN=previous", 5_000));
         let clients = Clients::new(active, Some(client("CN=new", 9_000)), Some(Arc::clone(&previous)));
         assert_eq!(order(&clients, 1_000), ["CN=active", "CN=previous", "CN=new"]);
-        clients.prefer(&previous, Timestamp::from_second(1_000).unwrap());
+        clients.took_instead(&previous, Refusal::Certain, Timestamp::from_second(1_000).unwrap());
         let end = 1_000 + i64::try_from(limits::PREFERENCE.as_secs()).unwrap();
         assert_eq!(order(&clients, end - 1), ["CN=previous", "CN=active", "CN=new"]);
         assert_eq!(order(&clients, end), ["CN=active", "CN=previous", "CN=new"]);
+    }
+
+    #[test]
+    fn what_may_have_been_something_else_has_to_come_a_few_times_in_a_row() {
+        let (active, previous) = (client("CN=active", 9_000), client("CN=previous", 9_000));
+        let clients = Clients::new(Arc::clone(&active), None, Some(Arc::clone(&previous)));
+        let now = Timestamp::from_second(1_000).unwrap();
+        for _ in 1..limits::POSSIBLE_REFUSALS {
+            clients.took_instead(&previous, Refusal::Possible, now);
+        }
+        clients.took_at_once(&active);
+        clients.took_instead(&previous, Refusal::Possible, now);
+        assert_eq!(order(&clients, 1_000), ["CN=active", "CN=previous"]);
+        for _ in 1..limits::POSSIBLE_REFUSALS {
+            clients.took_instead(&previous, Refusal::Possible, now);
+        }
+        assert_eq!(order(&clients, 1_000), ["CN=previous", "CN=active"]);
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::{
     clock::Clock,
     event::{Event, WebhookKey},
     limits,
-    probe::Refusal,
+    probe::{Layer, Refusal},
     queue::{Due, Queue, Sequence, Settlement},
 };
 
@@ -200,19 +200,28 @@ impl<Q: Queue, C: Clock> Delivery<Q, C> {
         let mut refused: Option<(Arc<Client>, Failure)> = None;
         for client in clients.order(self.clock.now()) {
             let now = self.clock.now();
-            match attempt(&self.target, &client, event, now).await {
-                Ok(status) => {
-                    if let Some((refused, failure)) = &refused {
-                        clients.prefer(&client, now);
-                        self.report(event, refused, failure, Some(&client));
-                    }
+            let result = attempt(&self.target, &client, event, now).await;
+            // An answer, whatever it says, to one whose certificate was taken.
+            let taken = match &result {
+                Ok(_) => true,
+                Err(failure) => failure.refusal == Refusal::No && failure.layer == Layer::Http,
+            };
+            match (result, &refused) {
+                (result, Some((before, failure))) if taken => {
+                    clients.took_instead(&client, failure.refusal, now);
+                    self.report(event, before, failure, Some(&client));
+                    return Some(result);
+                }
+                (Ok(status), _) => {
+                    clients.took_at_once(&client);
                     return Some(Ok(status));
                 }
-                Err(failure) if failure.refusal == Refusal::No => {
+                (Err(failure), _) if failure.refusal == Refusal::No => {
                     // Of two failures the refusal tells more; this one may be of the moment.
                     return Some(Err(refused.map_or(failure, |(_, first)| first)));
                 }
-                Err(failure) => refused = refused.or(Some((client, failure))),
+                (Err(failure), Some((_, first))) if first.refusal >= failure.refusal => {}
+                (Err(failure), _) => refused = Some((client, failure)),
             }
         }
         let (client, failure) = refused?;

@@ -18,7 +18,7 @@ use crate::{
 pub(super) struct Built {
     trust: Trust,
     clients: Arc<Clients>,
-    /// By the fingerprint of its certificate.
+    /// By the fingerprint of its chain.
     by_fingerprint: HashMap<Option<String>, Arc<Client>>,
 }
 
@@ -123,7 +123,7 @@ fn clients(slots: &Slots, trust: Trust, built: &mut Option<Built>) -> Result<Arc
     let before = built.take().filter(|before| before.trust == trust);
     let mut by_fingerprint = HashMap::new();
     let mut client = |identity: Option<&Arc<Identity>>| -> Result<Arc<Client>, Unusable> {
-        let fingerprint = identity.map(|identity| identity.facts().fingerprint_sha256.clone());
+        let fingerprint = identity.map(|identity| identity.chain_fingerprint());
         let kept = before.as_ref().and_then(|before| before.by_fingerprint.get(&fingerprint)).map(Arc::clone);
         let client = match kept {
             Some(client) => client,

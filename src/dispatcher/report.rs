@@ -17,6 +17,7 @@ use crate::{
     api::v1alpha1::{DeliveryStatus, OutboundWebhook, RefusalStatus},
     deliver::Refused,
     event::WebhookKey,
+    kubernetes::note_of,
     limits,
 };
 
@@ -67,7 +68,7 @@ async fn tell(client: &Client, recorder: &Recorder, refused: &Refused) -> Result
     let event = Event {
         type_: EventType::Warning,
         reason: "ClientCertificateRefused".to_owned(),
-        note: Some(note.chars().take(1000).collect()),
+        note: Some(note_of(&note)),
         // Not one series for all certificates: the first note would stand for all.
         action: format!("Deliver {:.12}", refused.fingerprint_sha256),
         secondary: None,

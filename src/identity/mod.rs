@@ -46,6 +46,11 @@ impl Identity {
         &self.chain
     }
 
+    /// SHA-256 over all certificates, lower-case hex: another chain behind the same leaf is another.
+    pub fn chain_fingerprint(&self) -> String {
+        fingerprint(&self.chain.iter().flat_map(|certificate| certificate.to_vec()).collect::<Vec<_>>())
+    }
+
     /// The private key, PKCS#8 DER.
     pub fn key(&self) -> PrivatePkcs8KeyDer<'_> {
         PrivatePkcs8KeyDer::from(self.key.as_slice())

@@ -49,6 +49,8 @@ fn unusable(why: &str) -> Failure {
         Reason::CertificateUnusable,
         format!("the client certificate cannot be used with this server, and nothing was sent: {why}"),
     )
+    // Not the server's word, but as good: another certificate may do, and nothing was sent.
+    .refusal(Refusal::Certain)
 }
 
 fn version(alert: Option<Alert>) -> Failure {

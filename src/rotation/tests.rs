@@ -178,6 +178,39 @@ fn going_back_to_the_previous_is_a_rotation_like_any_other() {
 }
 
 #[test]
+fn without_an_active_the_previous_serves_again_if_the_manifest_names_it() {
+    let a = made("a", TILL);
+    let (slots, steps) =
+        next(holding(None, None, Some(&a)), &known(&usable(&a), &Found::Unusable(None), &[]), at(NOW));
+    assert_eq!((names(&slots), steps), (["a", "-", "-"], vec![Step::Accepted(fingerprint(&a))]));
+}
+
+#[test]
+fn a_renewal_behind_active_goes_before_a_new_that_does_not_pass() {
+    let (a, renewed, b) = (made("a", TILL), made("renewed", TILL * 2), made("b", TILL * 3));
+    let (active, new) = (usable(&renewed), usable(&b));
+    let (slots, _) = next(holding(Some(&a), Some(&b), None), &known(&active, &new, &[]), at(NOW));
+    assert_eq!(names(&slots), ["a", "renewed", "-"]);
+    let passed = [fingerprint(&renewed)];
+    let (slots, _) = next(slots, &known(&active, &new, &passed), at(NOW));
+    assert_eq!(names(&slots), ["renewed", "b", "a"]);
+    let passed = [fingerprint(&renewed), fingerprint(&b)];
+    let (slots, _) = next(slots, &known(&active, &new, &passed), at(NOW));
+    assert_eq!(names(&slots), ["b", "-", "renewed"]);
+}
+
+#[test]
+fn a_chain_that_is_mended_takes_its_place_without_a_step() {
+    let (a, authority) = (made("a", TILL), made("authority", TILL));
+    let chain = vec![a.chain()[0].clone(), authority.chain()[0].clone()];
+    let key = zeroize::Zeroizing::new(a.key().secret_pkcs8_der().to_vec());
+    let mended = Arc::new(Identity::new(chain, key, None).unwrap());
+    let (slots, steps) =
+        next(holding(Some(&a), None, None), &known(&usable(&mended), &Found::NotAsked, &[]), at(NOW));
+    assert_eq!((slots.active.unwrap().chain().len(), steps), (2, vec![]));
+}
+
+#[test]
 fn whoever_asks_for_no_certificate_keeps_none() {
     let a = made("a", TILL);
     let (slots, steps) =
@@ -272,7 +305,8 @@ proptest! {
             }
             // Nothing that could serve is left waiting while nothing serves.
             if after.active.is_none() {
-                prop_assert!(after.new.is_none() && !matches!(of_new, Found::Usable(_)));
+                prop_assert!(after.new.is_none());
+                prop_assert!(![&of_active, &of_new].iter().any(|found| matches!(found, Found::Usable(_))));
             }
             // One is not waiting for itself.
             if let Some(active) = &after.active {

@@ -48,6 +48,8 @@ pub enum Reason {
     Valid,
     /// What `mtls.active` names cannot be used; the certificate that was accepted before goes on.
     ActiveKept,
+    /// No certificate that the webhook names may be used now.
+    NoCertificate,
     /// mTLS is off for the namespace until an administrator enables it.
     MtlsNotEnabled,
     /// A Secret that the webhook names does not exist.
@@ -83,6 +85,7 @@ impl Reason {
             Self::Ready => "Ready",
             Self::Valid => "Valid",
             Self::ActiveKept => "ActiveKept",
+            Self::NoCertificate => "NoUsableCertificate",
             Self::MtlsNotEnabled => "MTLSNotEnabled",
             Self::SecretNotFound => "SecretNotFound",
             Self::ConfigMapNotFound => "ConfigMapNotFound",

@@ -43,6 +43,10 @@ fn ready(observed: &Observed<'_>) -> Judged {
         return (ConditionType::Ready, false, Problem::new(Reason::Suspended, message));
     }
     let summary = match (&slots.active, keystore) {
+        (None, _) if webhook.spec.mtls.is_some() => {
+            let message = "no certificate that the webhook names may be used now";
+            return (ConditionType::Ready, false, Problem::new(Reason::NoCertificate, message));
+        }
         (None, _) => Problem::new(Reason::Ready, "delivers over HTTPS without a client certificate"),
         // A New that was promoted is not what `mtls.active` names, and its keystore is fine.
         (Some(active), Some(problem)) if !is_found(&keystores.new.found, active.facts()) => Problem::new(

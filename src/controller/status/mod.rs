@@ -34,13 +34,9 @@ pub(super) struct Observed<'a> {
 /// Writes the status, if it says anything new.
 pub(super) async fn report(context: &Context, observed: &Observed<'_>) -> Result<(), Error> {
     let webhook = observed.webhook;
-    let before = webhook.status.clone().unwrap_or_default();
-    if is_said(&before, &status(&before, observed)) {
-        return Ok(());
-    }
     let api: Api<OutboundWebhook> =
         Api::namespaced(context.client.clone(), &webhook.namespace().unwrap_or_default());
-    // The store may lag behind our own last write; what is there now says since when each condition holds.
+    // The store may lag behind our own last write, and nobody would come back to what is not written now.
     let name = webhook.name_any();
     let latest = api.get_opt(&name).await.map_err(Error::api::<OutboundWebhook>("read", &name))?;
     let Some(latest) = latest.filter(|latest| latest.uid() == webhook.uid()) else { return Ok(()) };
