@@ -1,8 +1,16 @@
 //! What controller and dispatcher share of Kubernetes.
 
-use kube::{Api, Client, Resource, core::NamespaceResourceScope};
+use std::time::Duration;
 
-use crate::{event::WebhookKey, limits};
+use kube::{Api, Client, Resource, core::NamespaceResourceScope, runtime::utils::Backoff};
+
+use crate::{
+    api::v1alpha1::{ENDPOINT_ANNOTATION, OutboundWebhook, TRUST_ANNOTATION},
+    backoff::backoff,
+    event::WebhookKey,
+    identity::fingerprint,
+    limits,
+};
 
 /// An API for one namespace, or for all.
 pub(crate) fn scoped<K>(client: &Client, namespace: Option<&str>) -> Api<K>
@@ -30,4 +38,37 @@ pub(crate) fn is_controlled_by<K: Resource>(object: &K, uid: Option<&String>) ->
 /// The note of an Event, as much of it as the API takes.
 pub(crate) fn note_of(text: &str) -> String {
     text[..text.floor_char_boundary(limits::EVENT_NOTE_BYTES.min(text.len()))].to_owned()
+}
+
+/// What a Secret of identities is made for, as annotations: the origin of the endpoint, and whom to trust
+/// there. Controller and dispatcher compare: who is moved to another endpoint shows there what is accepted for
+/// it, or nothing.
+pub(crate) fn made_for(webhook: &OutboundWebhook) -> Option<[(&'static str, String); 2]> {
+    let endpoint = &webhook.spec.endpoint;
+    let url: reqwest::Url = endpoint.url.parse().ok()?;
+    let trust = serde_json::to_vec(&endpoint.trust).ok()?;
+    Some([(ENDPOINT_ANNOTATION, url.origin().ascii_serialization()), (TRUST_ANNOTATION, fingerprint(&trust))])
+}
+
+/// How a watch that failed is taken up again: soon, for an API server that restarts is back within seconds.
+#[derive(Debug, Default)]
+pub(crate) struct WatchBackoff {
+    failures: u32,
+}
+
+impl Iterator for WatchBackoff {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.failures = self.failures.saturating_add(1);
+        let (first, longest) = limits::WATCH_RETRY;
+        // With jitter: what was cut off together does not come back together.
+        Some(backoff(first, longest, self.failures).mul_f64(0.5 + rand::random::<f64>() / 2.0))
+    }
+}
+
+impl Backoff for WatchBackoff {
+    fn reset(&mut self) {
+        self.failures = 0;
+    }
 }

@@ -160,6 +160,8 @@ pub const REFUSAL_TOLD: Duration = Duration::from_secs(10);
 pub const RECONCILES_AT_ONCE: u16 = 16;
 /// Delay after a reconcile that failed because of the API server: first and longest.
 pub const RECONCILE_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_mins(1));
+/// Delay before a watch that failed is taken up again: first and longest.
+pub const WATCH_RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 /// Time of one reconcile; past it, it is repeated.
 pub const RECONCILE: Duration = Duration::from_mins(1);
 /// Longest wait without looking again: watches are not known to miss anything, and this is the net below.

@@ -11,17 +11,14 @@ use kube::{
     Api, Resource, ResourceExt as _,
     api::{DeleteParams, Patch, PatchParams, Preconditions},
 };
-use reqwest::Url;
 use rustls::pki_types::CertificateDer;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{Context, Error, FIELD_MANAGER, Problem, fetch::Fetched};
 use crate::{
-    api::v1alpha1::{
-        ENDPOINT_ANNOTATION, GENERATION_ANNOTATION, IDENTITIES, MANAGED_BY, OutboundWebhook, Reason,
-    },
+    api::v1alpha1::{ENDPOINT_ANNOTATION, IDENTITIES, MANAGED_BY, OutboundWebhook, Reason, TRUST_ANNOTATION},
     identity::{Slot, Slots, TRUSTED, Trust, chain_to_pem},
-    kubernetes::is_controlled_by,
+    kubernetes::{is_controlled_by, made_for},
 };
 
 /// The keys that the dispatcher reads.
@@ -39,10 +36,10 @@ pub(super) async fn identities(
     slots: &Slots,
     fetched: &Fetched,
 ) -> Result<Result<(), Problem>, Error> {
-    let (Ok(url), Ok(trust)) = (&fetched.url, &fetched.trust) else { return Ok(Ok(())) };
+    let (Ok(_), Ok(trust)) = (&fetched.url, &fetched.trust) else { return Ok(Ok(())) };
     let secrets: Api<Secret> =
         Api::namespaced(context.client.clone(), &webhook.namespace().unwrap_or_default());
-    let wanted = || identities_secret(webhook, url, slots, trust.as_ref());
+    let wanted = || identities_secret(webhook, slots, trust.as_ref());
     let wanted = webhook.needs_identities().then(wanted).transpose()?;
     if let (Some(secret), Some(wanted)) = (&fetched.identities, &wanted) {
         remove_foreign_keys(&secrets, webhook, secret, wanted).await?;
@@ -65,18 +62,12 @@ pub(super) async fn certificates(
 
 fn identities_secret(
     webhook: &OutboundWebhook,
-    url: &Url,
     slots: &Slots,
     trust: Option<&Trust>,
 ) -> Result<Secret, Error> {
     let mut metadata = metadata(webhook, OutboundWebhook::identities_name(&webhook.name_any()));
-    let generation = webhook.metadata.generation.unwrap_or_default().to_string();
-    let origin = url.origin().ascii_serialization();
-    metadata.annotations = Some(
-        [(GENERATION_ANNOTATION, generation), (ENDPOINT_ANNOTATION, origin)]
-            .map(|(name, value)| (name.to_owned(), value))
-            .into(),
-    );
+    let made_for = made_for(webhook).into_iter().flatten();
+    metadata.annotations = Some(made_for.map(|(name, value)| (name.to_owned(), value)).collect());
     metadata.labels.get_or_insert_default().insert(IDENTITIES.0.to_owned(), IDENTITIES.1.to_owned());
     let mut data: BTreeMap<String, ByteString> = slots
         .to_pem()?
@@ -154,7 +145,7 @@ fn same_secret(is: &Secret, wanted: &Secret) -> bool {
     let there = data(is);
     data(wanted).iter().all(|(key, value)| there.get(key) == Some(value))
         && own_keys().all(|key| there.contains_key(key) == data(wanted).contains_key(key))
-        && [GENERATION_ANNOTATION, ENDPOINT_ANNOTATION].into_iter().all(annotated)
+        && [ENDPOINT_ANNOTATION, TRUST_ANNOTATION].into_iter().all(annotated)
         && has_labels(is, wanted)
 }
 

@@ -1,10 +1,12 @@
 //! What makes a webhook be reconciled: itself, the Secrets and ConfigMaps that it names or owns, and the label
 //! of its namespace. Of all these only metadata is watched.
 
-use futures::Stream;
+use std::fmt::Debug;
+
+use futures::{Stream, StreamExt as _};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::{
-    Api, Client, ResourceExt as _,
+    Api, Client, Resource, ResourceExt as _,
     core::PartialObjectMeta,
     runtime::{
         Controller, Predicate as _, PredicateConfig, WatchStreamExt as _,
@@ -17,7 +19,7 @@ use kube::{
 
 use crate::{
     api::v1alpha1::{BundleKind, OutboundWebhook},
-    limits,
+    kubernetes, limits,
 };
 
 /// A controller of webhooks, of one namespace or of all.
@@ -31,33 +33,57 @@ pub(super) fn controller(
     // In one page: between two, webhooks would be reconciled that the store does not hold yet.
     let any = || watcher::Config { page_size: None, ..watcher::Config::default() };
     let (reader, writer) = reflector::store();
-    let webhooks = watcher(crate::kubernetes::scoped(client, namespace), any())
-        .default_backoff()
-        .reflect(writer)
-        .applied_objects()
-        // Not for a status: that is what a reconcile writes.
-        .predicate_filter(
-            predicates::generation.combine(predicates::annotations),
-            PredicateConfig::default(),
-        );
+    let webhooks = told(
+        watcher(kubernetes::scoped(client, namespace), any())
+            .backoff(kubernetes::WatchBackoff::default())
+            .reflect(writer)
+            .applied_objects()
+            // Not for a status: that is what a reconcile writes.
+            .predicate_filter(
+                predicates::generation.combine(predicates::annotations),
+                PredicateConfig::default(),
+            ),
+    );
     let namespaces = namespace.map_or_else(any, |name| any().fields(&format!("metadata.name={name}")));
     let [secrets, config_maps, enabled] = [(); 3].map(|()| reader.clone());
     Controller::for_stream(webhooks, reader)
         .reconcile_on(tested)
         .with_config(Config::default().concurrency(limits::RECONCILES_AT_ONCE))
-        .watches(
-            crate::kubernetes::scoped::<PartialObjectMeta<Secret>>(client, namespace),
-            any(),
+        .watches_stream(
+            metadata(kubernetes::scoped::<PartialObjectMeta<Secret>>(client, namespace), any()),
             move |secret| concerned(&secrets, &secret, names_secret),
         )
-        .watches(
-            crate::kubernetes::scoped::<PartialObjectMeta<ConfigMap>>(client, namespace),
-            any(),
+        .watches_stream(
+            metadata(kubernetes::scoped::<PartialObjectMeta<ConfigMap>>(client, namespace), any()),
             move |config_map| concerned(&config_maps, &config_map, names_config_map),
         )
-        .watches(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), namespaces, move |namespace| {
-            within(&enabled, &namespace.name_any(), |webhook| webhook.spec.mtls.is_some())
+        .watches_stream(metadata(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), namespaces), {
+            move |namespace| within(&enabled, &namespace.name_any(), |webhook| webhook.spec.mtls.is_some())
         })
+}
+
+/// A watch with a backoff of its own: one shared by all grows with the failures of each, and after a restart
+/// of the API server they all fail once or twice.
+fn metadata<K>(
+    api: Api<PartialObjectMeta<K>>,
+    config: watcher::Config,
+) -> impl Stream<Item = Result<PartialObjectMeta<K>, watcher::Error>> + Send + 'static
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
+{
+    told(watcher(api, config).backoff(kubernetes::WatchBackoff::default()).touched_objects())
+}
+
+/// Failures end here, in the log.
+fn told<T: Send>(
+    watch: impl Stream<Item = Result<T, watcher::Error>> + Send + 'static,
+) -> impl Stream<Item = Result<T, watcher::Error>> + Send + 'static {
+    watch.filter(|result| {
+        if let Err(error) = result {
+            tracing::warn!(%error, "a watch failed; it is taken up again");
+        }
+        std::future::ready(result.is_ok())
+    })
 }
 
 fn concerned<K: kube::Resource>(

@@ -6,10 +6,10 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
 
 use crate::{
-    api::v1alpha1::{ConditionType, GENERATION_ANNOTATION, OutboundWebhook},
+    api::v1alpha1::{ConditionType, OutboundWebhook},
     deliver::{Assignment, Client, ClientError, Clients, RetryPolicy, Target},
     identity::{Identity, Slots, TRUSTED, Trust, TrustError, parse_bundle},
-    kubernetes::is_controlled_by,
+    kubernetes::{is_controlled_by, made_for},
 };
 
 /// The clients with what they were made of, so that each is kept while that stays the same: its connections
@@ -40,12 +40,15 @@ pub(super) fn assign(
     built: &mut Option<Built>,
 ) -> Assignment {
     let hold = |reason| Assignment::Hold(reason);
+    if webhook.spec.suspend {
+        return hold("suspended");
+    }
     if !is_ready(webhook) {
         return hold("not ready");
     }
     let secret = secret.filter(|secret| belongs(secret, webhook));
     if webhook.needs_identities() && secret.is_none() {
-        return hold("the identities for this generation are not there yet");
+        return hold("the identities for this endpoint are not there yet");
     }
     match target(webhook, secret.filter(|_| webhook.needs_identities()), built) {
         Ok(Some(target)) => Assignment::Deliver(Arc::new(target)),
@@ -57,22 +60,19 @@ pub(super) fn assign(
     }
 }
 
-/// Ready, and about what the webhook says now: a status that speaks of an earlier generation does not know
-/// which certificate is asked for.
 fn is_ready(webhook: &OutboundWebhook) -> bool {
     let conditions = webhook.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-    conditions.iter().any(|condition| {
-        condition.type_ == ConditionType::Ready.as_str()
-            && condition.status == "True"
-            && condition.observed_generation == webhook.metadata.generation
-    })
+    conditions
+        .iter()
+        .any(|condition| condition.type_ == ConditionType::Ready.as_str() && condition.status == "True")
 }
 
-/// Written by the controller for this very webhook, and for what it says now.
+/// Written by the controller for this very webhook, and for the endpoint and the trust that it names now: what
+/// was accepted for another endpoint is not shown here, whoever is to say so may be away.
 fn belongs(secret: &Secret, webhook: &OutboundWebhook) -> bool {
-    let owned = is_controlled_by(secret, webhook.metadata.uid.as_ref());
-    let generation = secret.annotations().get(GENERATION_ANNOTATION).and_then(|value| value.parse().ok());
-    owned && generation.is_some() && generation == webhook.metadata.generation
+    let Some(made_for) = made_for(webhook) else { return false };
+    is_controlled_by(secret, webhook.metadata.uid.as_ref())
+        && made_for.iter().all(|(name, value)| secret.annotations().get(*name) == Some(value))
 }
 
 fn target(

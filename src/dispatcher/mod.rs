@@ -103,10 +103,12 @@ async fn watch(
     let secrets: Api<Secret> = kubernetes::scoped(&client, namespace.as_deref());
     let (webhook_store, webhook_writer) = reflector::store();
     let (secret_store, secret_writer) = reflector::store();
-    let mut webhooks =
-        watcher(webhooks, watcher::Config::default()).default_backoff().reflect(webhook_writer).boxed();
+    let mut webhooks = watcher(webhooks, watcher::Config::default())
+        .backoff(kubernetes::WatchBackoff::default())
+        .reflect(webhook_writer)
+        .boxed();
     let mut secrets = watcher(secrets, watcher::Config::default().labels(IDENTITIES_SELECTOR))
-        .default_backoff()
+        .backoff(kubernetes::WatchBackoff::default())
         .modify(keep_what_is_read)
         .reflect(secret_writer)
         .boxed();

@@ -26,11 +26,11 @@ pub use status::{
 pub const MTLS_LABEL: &str = "postrider.dev/mtls";
 /// The value of [`MTLS_LABEL`].
 pub const ENABLED: &str = "enabled";
-/// On a Secret of identities: the generation of the webhook that it was written for.
-pub const GENERATION_ANNOTATION: &str = "postrider.dev/webhook-generation";
 
 /// On a Secret of identities: the origin of the endpoint (scheme, host, port) that they were accepted for.
 pub const ENDPOINT_ANNOTATION: &str = "postrider.dev/endpoint-origin";
+/// On a Secret of identities: what the webhook said of trust when it was written, as a hash.
+pub const TRUST_ANNOTATION: &str = "postrider.dev/trust";
 /// On a webhook: the fingerprint of the New that is to become Active now.
 pub const PROMOTE_ANNOTATION: &str = "postrider.dev/promote";
 /// On a webhook: any new value asks for a connection test now.

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -27,10 +29,11 @@ fn mtls() -> OutboundWebhook {
     } } }))
 }
 
-fn secret(generation: &str, slots: &Slots) -> Secret {
+fn secret(webhook: &OutboundWebhook, slots: &Slots) -> Secret {
+    let made_for: BTreeMap<_, _> = made_for(webhook).unwrap().into();
     let metadata = serde_json::from_value(json!({
         "name": "partner-identities", "namespace": "shop",
-        "annotations": { GENERATION_ANNOTATION: generation },
+        "annotations": made_for,
         "ownerReferences": [{ "apiVersion": "v", "kind": "k", "name": "n", "uid": "u1", "controller": true }],
     }))
     .unwrap();
@@ -60,109 +63,67 @@ fn client(assignment: Assignment) -> Arc<Client> {
 #[test]
 fn mtls_delivers_with_exactly_the_accepted_certificate() {
     let slots = accepted("CN=shop");
-    let client = client(assign(&mtls(), Some(&secret("2", &slots)), &mut None));
+    let client = client(assign(&mtls(), Some(&secret(&mtls(), &slots)), &mut None));
     assert_eq!(client.identity(), Some(slots.active.unwrap().facts()));
 }
+
+/// A change to a webhook that delivers, or to its Secret.
+type Change = (&'static str, fn(&mut OutboundWebhook, &mut Secret));
+
+fn set(secret: &mut Secret, key: &str, value: &[u8]) {
+    secret.data.as_mut().unwrap().insert(key.to_owned(), k8s_openapi::ByteString(value.to_vec()));
+}
+
+const HOLDS: [Change; 13] = [
+    ("a secret for another endpoint", |w, _| w.spec.endpoint.url = "https://other.example/hooks".into()),
+    ("a secret for another port", |w, _| w.spec.endpoint.url = "https://partner.example:444/hooks".into()),
+    ("a secret for another trust", |w, _| w.spec.endpoint.trust = Some(trust())),
+    ("a secret that does not say for what", |_, s| s.metadata.annotations = None),
+    ("a secret of another owner", |_, s| s.metadata.owner_references.as_mut().unwrap()[0].uid = "u0".into()),
+    ("a secret of nobody", |_, s| s.metadata.owner_references = None),
+    ("an empty secret", |_, s| s.data = None),
+    ("a secret without the key", |_, s| drop(s.data.as_mut().unwrap().remove("active.key"))),
+    ("a garbled certificate", |_, s| set(s, "active.crt", b"x")),
+    ("the key of another certificate", |_, s| {
+        let other = accepted("CN=other").to_pem().unwrap();
+        set(s, "active.key", &other["active.key"]);
+    }),
+    ("not ready", |w, _| w.status.as_mut().unwrap().conditions[0].status = "False".into()),
+    ("no status", |w, _| w.status = None),
+    ("suspended", |w, _| w.spec.suspend = true),
+];
 
 #[test]
 fn mtls_without_its_certificate_holds_in_every_way() {
     let slots = accepted("CN=shop");
-    let good = secret("2", &slots);
-    let cases: Vec<(&str, OutboundWebhook, Option<Secret>)> = vec![
-        ("no secret", mtls(), None),
-        ("a secret for another generation", mtls(), Some(secret("1", &slots))),
-        (
-            "a secret of another owner",
-            mtls(),
-            Some({
-                let mut s = good.clone();
-                s.metadata.owner_references.as_mut().unwrap()[0].uid = "u0".into();
-                s
-            }),
-        ),
-        (
-            "a secret without generation",
-            mtls(),
-            Some({
-                let mut s = good.clone();
-                s.metadata.annotations = None;
-                s
-            }),
-        ),
-        ("an empty secret", mtls(), Some(secret("2", &Slots::default()))),
-        (
-            "a secret without the key",
-            mtls(),
-            Some({
-                let mut s = good.clone();
-                s.data.as_mut().unwrap().remove(Slot::Active.private_key_key());
-                s
-            }),
-        ),
-        (
-            "a garbled certificate",
-            mtls(),
-            Some({
-                let mut s = good.clone();
-                s.data
-                    .as_mut()
-                    .unwrap()
-                    .insert(Slot::Active.certificate_key().into(), k8s_openapi::ByteString(b"x".to_vec()));
-                s
-            }),
-        ),
-        (
-            "the key of another certificate",
-            mtls(),
-            Some({
-                let mut s = good.clone();
-                let other = secret("2", &accepted("CN=other"));
-                s.data.as_mut().unwrap().insert(
-                    Slot::Active.private_key_key().into(),
-                    other.data.unwrap()[Slot::Active.private_key_key()].clone(),
-                );
-                s
-            }),
-        ),
-        (
-            "not ready",
-            {
-                let mut w = mtls();
-                w.status.as_mut().unwrap().conditions[0].status = "False".into();
-                w
-            },
-            Some(good.clone()),
-        ),
-        (
-            "ready for an earlier generation",
-            {
-                let mut w = mtls();
-                w.status.as_mut().unwrap().conditions[0].observed_generation = Some(1);
-                w
-            },
-            Some(good.clone()),
-        ),
-        (
-            "no status",
-            {
-                let mut w = mtls();
-                w.status = None;
-                w
-            },
-            Some(good.clone()),
-        ),
-    ];
-    for (case, webhook, secret) in cases {
-        let assignment = assign(&webhook, secret.as_ref(), &mut None);
+    assert!(matches!(assign(&mtls(), None, &mut None), Assignment::Hold(_)), "it delivers without a secret");
+    for (case, change) in HOLDS {
+        let (mut webhook, mut secret) = (mtls(), secret(&mtls(), &slots));
+        change(&mut webhook, &mut secret);
+        let assignment = assign(&webhook, Some(&secret), &mut None);
         assert!(matches!(assignment, Assignment::Hold(_)), "{case}: it delivers");
     }
+}
+
+fn trust() -> crate::api::v1alpha1::Trust {
+    crate::api::v1alpha1::Trust { ca_bundle_ref: None, include_system_roots: true }
+}
+
+#[test]
+fn an_edit_that_nobody_has_seen_yet_goes_on_with_what_was_accepted_for_the_endpoint() {
+    let slots = accepted("CN=shop");
+    let mut edited = mtls();
+    edited.metadata.generation = Some(3);
+    edited.spec.endpoint.url = "https://partner.example/another/path".into();
+    let client = client(assign(&edited, Some(&secret(&mtls(), &slots)), &mut None));
+    assert_eq!(client.identity(), Some(slots.active.unwrap().facts()));
 }
 
 #[test]
 fn plain_https_needs_no_secret_and_uses_none() {
     let plain = webhook(&json!({}));
     assert_eq!(client(assign(&plain, None, &mut None)).identity(), None);
-    let left_over = secret("2", &accepted("CN=shop"));
+    let left_over = secret(&mtls(), &accepted("CN=shop"));
     assert_eq!(client(assign(&plain, Some(&left_over), &mut None)).identity(), None);
 }
 
@@ -173,18 +134,18 @@ fn a_bundle_that_is_asked_for_and_not_there_trusts_nobody() {
     } }));
     assert_eq!(
         held(&assign(&private, None, &mut None)),
-        "the identities for this generation are not there yet"
+        "the identities for this endpoint are not there yet"
     );
 }
 
 #[test]
 fn a_client_is_kept_while_nothing_changes_and_replaced_with_its_certificate() {
     let (slots, mut built) = (accepted("CN=shop"), None);
-    let first = client(assign(&mtls(), Some(&secret("2", &slots)), &mut built));
+    let first = client(assign(&mtls(), Some(&secret(&mtls(), &slots)), &mut built));
     let mut faster = mtls();
     faster.spec.endpoint.timeout_seconds = 1;
-    let same = client(assign(&faster, Some(&secret("2", &slots)), &mut built));
+    let same = client(assign(&faster, Some(&secret(&mtls(), &slots)), &mut built));
     assert!(Arc::ptr_eq(&first, &same));
-    let renewed = client(assign(&mtls(), Some(&secret("2", &accepted("CN=shop"))), &mut built));
+    let renewed = client(assign(&mtls(), Some(&secret(&mtls(), &accepted("CN=shop"))), &mut built));
     assert!(!Arc::ptr_eq(&first, &renewed));
 }
