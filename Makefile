@@ -1,4 +1,4 @@
-.PHONY: demo test lint crds ci help
+.PHONY: demo test prove-rotation lint crds ci help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -11,6 +11,11 @@ test: ## units, and tests against a real API server
 	@tests/require cargo go cc openssl keytool java
 	tests/cluster/build >/dev/null
 	cargo test
+
+prove-rotation: ## that rotations under load lose no event (SECONDS=60, SEED= repeats a run)
+	@tests/require cargo go cc openssl keytool javac java
+	tests/cluster/build >/dev/null
+	cargo test --test prove_rotation -- --seconds '$(or $(SECONDS),60)' $(if $(SEED),--seed '$(SEED)')
 
 lint: ## formatting, clippy, generated files
 	cargo fmt --check

@@ -1,10 +1,14 @@
 //! A real nginx that demands a client certificate and tells, for each request, which one it got.
 
-use std::{fs, net::TcpListener, path::PathBuf};
+use std::{
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+};
 
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde::Deserialize;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, mpsc::UnboundedSender};
 
 use super::{
     cluster, directory,
@@ -33,6 +37,10 @@ pub(crate) struct Access {
     pub(crate) protocol: String,
     /// Counts connections, for the life of this nginx.
     pub(crate) connection: u64,
+    /// nginx's `$msec`: when the answer was complete, seconds of the Unix epoch.
+    pub(crate) answered_at: f64,
+    /// nginx's `$request_time`: from the first byte of the request to the answer, seconds.
+    pub(crate) seconds: f64,
     pub(crate) webhook_id: String,
     pub(crate) ce_id: String,
     pub(crate) ce_type: String,
@@ -40,6 +48,12 @@ pub(crate) struct Access {
 }
 
 impl Access {
+    /// What follows [`ACCESS`] in a line.
+    pub(crate) fn parse(line: &str) -> Self {
+        serde_json::from_str(line)
+            .unwrap_or_else(|error| panic!("nginx logged a line of another form, {error}: {line}"))
+    }
+
     /// SHA-256 of the client's certificate, in the notation of [`pki::Facts`].
     pub(crate) fn client_fingerprint_sha256(&self) -> Option<String> {
         if self.certificate.is_empty() {
@@ -69,22 +83,45 @@ impl Nginx {
     pub(crate) async fn start_with(server: &Certificate, clients: &Authority) -> Self {
         let mut refused = String::new();
         for _ in 0..PORT_ATTEMPTS {
-            let port = free_port();
-            let process = Program::new("nginx", program().await)
-                .args(["-e", "stderr", "-p", "./", "-c", "nginx.conf"])
-                .current_dir(&configure(port, server, clients))
-                .start();
-            let started = process.find_line("whether it started", |line| {
-                let failed = line.contains("[emerg]").then(|| Err(line.to_owned()));
-                failed.or_else(|| line.contains("event method").then_some(Ok(())))
-            });
-            match started.await {
-                Ok(()) => return Self { process, port },
+            match Self::try_start(free_port(), server, &[clients], None).await {
+                Ok(started) => return started,
                 Err(line) if line.contains("Address already in use") => refused = line,
                 Err(line) => panic!("nginx does not start: {line}"),
             }
         }
         panic!("nginx found no free port in {PORT_ATTEMPTS} attempts: {refused}")
+    }
+
+    /// One on this port, that demands a certificate below any of these roots. Its accesses go there, as
+    /// [`Access::parse`] reads them.
+    pub(crate) async fn start_on(
+        port: u16,
+        server: &Certificate,
+        clients: &[&Authority],
+        accesses: UnboundedSender<String>,
+    ) -> Self {
+        let started = Self::try_start(port, server, clients, Some(accesses)).await;
+        started.unwrap_or_else(|line| panic!("nginx does not start: {line}"))
+    }
+
+    async fn try_start(
+        port: u16,
+        server: &Certificate,
+        clients: &[&Authority],
+        accesses: Option<UnboundedSender<String>>,
+    ) -> Result<Self, String> {
+        let mut nginx = Program::new("nginx", program().await)
+            .args(["-e", "stderr", "-p", "./", "-c", "nginx.conf"])
+            .current_dir(&configure(port, server, clients));
+        if let Some(accesses) = accesses {
+            nginx = nginx.divert(ACCESS, accesses);
+        }
+        let process = nginx.start();
+        let started = process.find_line("whether it started", |line| {
+            let failed = line.contains("[emerg]").then(|| Err(line.to_owned()));
+            failed.or_else(|| line.contains("event method").then_some(Ok(())))
+        });
+        started.await.map(|()| Self { process, port })
     }
 
     /// With the name that the shared server certificate is for.
@@ -107,9 +144,11 @@ impl Nginx {
     }
 }
 
+/// How a line of the access log begins.
+const ACCESS: &str = "access ";
+
 fn access(line: &str) -> Option<Access> {
-    serde_json::from_str(line.strip_prefix("access ")?)
-        .unwrap_or_else(|error| panic!("nginx logged a line of another form, {error}: {line}"))
+    line.strip_prefix(ACCESS).map(Access::parse)
 }
 
 /// The program, on the PATH or unpacked from the distribution's package.
@@ -127,8 +166,10 @@ async fn program() -> &'static str {
 /// It is one process, so that killing it kills all of it. `$request_body` is known only where a request is
 /// passed on, so it is passed on to nginx itself. nginx runs in that directory: the path of a socket must be
 /// short.
-fn configure(port: u16, server: &Certificate, clients: &Authority) -> PathBuf {
+fn configure(port: u16, server: &Certificate, clients: &[&Authority]) -> PathBuf {
     let directory = directory::unique_directory("nginx");
+    let roots: String = clients.iter().map(|authority| authority.root_pem()).collect();
+    write(&directory.join("clients.pem"), &roots);
     let configuration = format!(
         r#"daemon off;
 master_process off;
@@ -140,7 +181,7 @@ http {{
         '"method":"$request_method","path":"$request_uri","status":$status,'
         '"verify":"$ssl_client_verify","certificate":"$ssl_client_escaped_cert",'
         '"fingerprint_sha1":"$ssl_client_fingerprint","protocol":"$ssl_protocol",'
-        '"connection":$connection,"webhook_id":"$http_webhook_id","ce_id":"$http_ce_id",'
+        '"connection":$connection,"answered_at":$msec,"seconds":$request_time,"webhook_id":"$http_webhook_id","ce_id":"$http_ce_id",'
         '"ce_type":"$http_ce_type","body":"$request_body"}}';
     access_log off;
     client_body_temp_path body;
@@ -157,7 +198,7 @@ http {{
         access_log /dev/stdout events;
         ssl_certificate {chain};
         ssl_certificate_key {key};
-        ssl_client_certificate {root};
+        ssl_client_certificate clients.pem;
         ssl_verify_client on;
         ssl_verify_depth 4;
         client_max_body_size 1m;
@@ -168,11 +209,13 @@ http {{
 "#,
         chain = server.chain.display(),
         key = server.key.display(),
-        root = clients.root.display(),
     );
-    fs::write(directory.join("nginx.conf"), configuration)
-        .unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    write(&directory.join("nginx.conf"), &configuration);
     directory
+}
+
+fn write(path: &Path, text: &str) {
+    fs::write(path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
 }
 
 fn free_port() -> u16 {
