@@ -13,6 +13,7 @@ pub mod inspect;
 pub mod keystore;
 mod kubernetes;
 pub mod limits;
+pub mod probe;
 pub mod queue;
 pub mod rotation;
 pub mod telemetry;

@@ -17,9 +17,9 @@ pub const KDF_ITERATIONS_TOTAL: u64 = 4_000_000;
 /// Work of all key derivations of one file together, in blocks of SHA-256 (or what takes as long): the
 /// digests differ by a factor of seven, and one iteration may be several blocks. NSS needs this much for
 /// a store with SHA-512; it takes most of a second.
-pub const KDF_STEPS_TOTAL: u64 = 12_000_000;
+pub const KDF_STEPS_TOTAL: u64 = if cfg!(fuzzing) { 50_000 } else { 12_000_000 };
 /// Memory of one scrypt derivation, bytes.
-pub const SCRYPT_BYTES: u64 = 32 * 1024 * 1024;
+pub const SCRYPT_BYTES: u64 = if cfg!(fuzzing) { 64 * 1024 } else { 32 * 1024 * 1024 };
 /// Parallelism of one scrypt derivation.
 pub const SCRYPT_PARALLELISM: u64 = 2;
 /// Private keys in one keystore.
@@ -30,6 +30,8 @@ pub const KEYSTORE_CERTIFICATES: usize = 64;
 pub const CHAIN_LENGTH: usize = 10;
 /// Signatures verified to order one chain.
 pub const CHAIN_SIGNATURES: usize = 32;
+/// A name out of a certificate or a keystore, characters; what is longer is cut.
+pub const NAME_CHARACTERS: usize = 1024;
 /// Keystores opened at one time, so that a slow one leaves a core to the others.
 pub const KEYSTORES_AT_ONCE: usize = 2;
 /// Modulus of an RSA key, bits, at least.
@@ -104,6 +106,47 @@ pub const RETRY_AFTER: Duration = Duration::from_hours(1);
 pub const TRUST_CERTIFICATES: usize = 512;
 /// Size of a CA bundle, bytes: it shares a Secret of at most 1 MiB with the identities.
 pub const TRUST_BYTES: usize = 512 * 1024;
+
+// --- The connection test ------------------------------------------------------------------------
+
+/// Time of the first read after a handshake. In TLS 1.3 a server refuses a certificate after the client's
+/// handshake is complete: one round trip, and its own time to look at the certificate. Least and longest.
+pub const PROBE_FIRST_READ: (Duration, Duration) = (Duration::from_millis(750), Duration::from_secs(5));
+/// Within these, the first read takes as many times as long as the handshake took: far and slow servers need
+/// as long again to refuse.
+pub const PROBE_FIRST_READ_HANDSHAKES: u32 = 3;
+/// Addresses of one name that are tried.
+pub const PROBE_ADDRESSES: usize = 8;
+/// Names of authorities that are kept of a server's list.
+pub const PROBE_AUTHORITIES: usize = 32;
+/// Certificates that are kept of a server's chain.
+pub const PROBE_CHAIN: usize = 10;
+/// Length of a name that a server sent, characters.
+pub const PROBE_NAME_CHARACTERS: usize = 256;
+/// Names that a server sent, in one message to a person.
+pub const PROBE_NAMES_TOLD: usize = 5;
+/// Head of a response, bytes.
+pub const PROBE_HEAD_BYTES: usize = 64 * 1024;
+/// What is read of a response's body to recognise a refusal, bytes: nginx's page has under 300.
+pub const PROBE_BODY_BYTES: usize = 4 * 1024;
+/// Errors below an error that are looked at.
+pub const ERROR_SOURCES: usize = 16;
+
+// --- Rotation ------------------------------------------------------------------------------------
+
+/// A New is promoted even without a test so long before the Active expires, or in the last tenth of a
+/// shorter life.
+pub const PROMOTED_UNTESTED_BEFORE_EXPIRY: Duration = Duration::from_hours(1);
+/// Delay before a failed test of a New is repeated: first and longest.
+pub const TEST_RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(5));
+/// Connection tests under way at one time.
+pub const TESTS_AT_ONCE: usize = 16;
+/// How long the certificate that an endpoint took after it had refused another is tried first there.
+pub const PREFERENCE: Duration = Duration::from_mins(5);
+/// Refusals of a certificate that wait to be told; one more is dropped.
+pub const REFUSALS: usize = 256;
+/// A refusal of one webhook's certificate is told once in this time.
+pub const REFUSAL_TOLD: Duration = Duration::from_secs(10);
 
 // --- Kubernetes ----------------------------------------------------------------------------------
 

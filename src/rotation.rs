@@ -1,15 +1,27 @@
-//! What is accepted and what is kept: slots + what was found + now → slots. Pure.
+//! What is accepted, what waits and what is promoted: slots + what was found + test results + now → slots
+//! and the steps that led there. Pure.
+//!
+//! **Active** is presented first, **New** is loaded and waits, **Previous** is a replaced Active that has not
+//! expired. What is to follow the Active is `mtls.new` where the webhook names it, else what stands behind
+//! `mtls.active`: a Secret that is overwritten in place needs no word in the manifest, and one that moves from
+//! `new` to `active` after its promotion changes nothing.
+//!
+//! Invariants: no slot holds an expired identity; an Active leaves only for a valid successor or by expiry;
+//! the same input twice changes nothing.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::identity::{Facts, Identity, Slots};
+use crate::{
+    identity::{Facts, Identity, Slot, Slots},
+    limits,
+};
 
-/// What a webhook's keystore turned out to be.
+/// What a keystore turned out to be.
 #[derive(Clone, Debug)]
 pub enum Found {
-    /// The webhook asks for no client certificate.
+    /// The webhook does not name one.
     NotAsked,
     /// An identity that may be used.
     Usable(Arc<Identity>),
@@ -17,93 +29,197 @@ pub enum Found {
     Unusable(Option<Box<Facts>>),
 }
 
-/// The slots that follow.
-///
-/// A usable identity becomes Active. One that cannot be used changes nothing: what was accepted goes on
-/// until it expires. Whoever no longer asks for a certificate keeps none.
-pub fn next(slots: Slots, found: &Found, now: Timestamp) -> Slots {
-    let active = match found {
-        Found::NotAsked => None,
-        // The same certificate in another encoding is no change: the parts that were published stay.
-        Found::Usable(identity) => match slots.active {
-            Some(active) if active.chain() == identity.chain() => Some(active),
-            _ => Some(Arc::clone(identity)),
-        },
-        Found::Unusable(_) => slots.active,
-    };
-    Slots { active: active.filter(|identity| !identity.facts().is_expired_at(now)) }
+/// When New becomes Active.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Promotion {
+    /// Once it has passed its test.
+    Automatic,
+    /// Once it is asked for.
+    Manual,
 }
 
-/// The next moment at which time alone changes something: a certificate expires, or becomes valid.
-pub fn wakes_at(slots: &Slots, found: &Found, now: Timestamp) -> Option<Timestamp> {
-    let active = slots.active.as_ref().map(|identity| identity.facts());
-    let found = match found {
-        Found::Unusable(facts) => facts.as_deref(),
-        Found::Usable(identity) => Some(identity.facts()),
-        Found::NotAsked => None,
+/// What is known at the moment of a step.
+#[derive(Clone, Debug)]
+pub struct Known<'a> {
+    /// Behind `mtls.active`; [`Found::NotAsked`] where the webhook asks for no client certificate at all.
+    pub active: &'a Found,
+    /// Behind `mtls.new`.
+    pub new: &'a Found,
+    /// When New becomes Active.
+    pub promotion: Promotion,
+    /// The fingerprint whose promotion is asked for.
+    pub asked: Option<&'a str>,
+    /// Fingerprints that have passed their test against the endpoint as it is.
+    pub passed: &'a [String],
+}
+
+/// What happened, by fingerprint; told as events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The first Active.
+    Accepted(String),
+    /// A New that waits for its test or its promotion.
+    Waits(String),
+    /// The New is no longer asked for, or another has taken its place.
+    Withdrawn(String),
+    /// New is Active.
+    Promoted {
+        /// The one that is Previous now, or was lost to expiry.
+        from: Option<String>,
+        /// The Active.
+        to: String,
+        /// Why.
+        because: Because,
+    },
+    /// An identity left its slot because its validity is over.
+    Expired {
+        /// Which slot.
+        slot: Slot,
+        /// Its certificate.
+        fingerprint: String,
+    },
+    /// The webhook asks for no client certificate any more.
+    Dropped,
+}
+
+/// Why New was promoted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Because {
+    /// It passed its test.
+    TestPassed,
+    /// A person asked for it.
+    Asked,
+    /// The Active is about to expire.
+    ActiveExpires,
+    /// There was no Active.
+    NoActive,
+}
+
+/// The slots that follow, and what happened on the way.
+pub fn next(slots: Slots, known: &Known<'_>, now: Timestamp) -> (Slots, Vec<Step>) {
+    let mut steps = Vec::new();
+    if matches!(known.active, Found::NotAsked) {
+        if !slots.is_empty() {
+            steps.push(Step::Dropped);
+        }
+        return (Slots::default(), steps);
+    }
+    let mut slots = without_expired(slots, now, &mut steps);
+    accept(&mut slots, known, &mut steps);
+    promote(&mut slots, known, now, &mut steps);
+    (slots, steps)
+}
+
+fn without_expired(mut slots: Slots, now: Timestamp, steps: &mut Vec<Step>) -> Slots {
+    for slot in Slot::ALL {
+        if let Some(identity) = slots.get_mut(slot).take_if(|identity| identity.facts().is_expired_at(now)) {
+            steps.push(Step::Expired { slot, fingerprint: fingerprint(&identity) });
+        }
+    }
+    slots
+}
+
+/// Puts what was found where it belongs. What cannot be used changes nothing.
+fn accept(slots: &mut Slots, known: &Known<'_>, steps: &mut Vec<Step>) {
+    if let (None, Found::Usable(identity)) = (&slots.active, known.active)
+        && slots.new.is_none()
+        && !is_same(slots.previous.as_ref(), identity)
+    {
+        steps.push(Step::Accepted(fingerprint(identity)));
+        slots.active = Some(Arc::clone(identity));
+    }
+    let Some(successor) = successor(known) else { return };
+    let waiting = slots.new.take();
+    if is_same(slots.active.as_ref(), successor) {
+        // Nothing is to follow: promoted already, or the manifest has gone back to what is Active.
+    } else if let Some(waiting) = waiting.as_ref().filter(|waiting| is_same(Some(waiting), successor)) {
+        slots.new = Some(Arc::clone(waiting));
+        return;
+    } else {
+        slots.new = Some(Arc::clone(successor));
+    }
+    steps.extend(waiting.map(|waiting| Step::Withdrawn(fingerprint(&waiting))));
+    steps.extend(slots.new.as_ref().map(|new| Step::Waits(fingerprint(new))));
+}
+
+/// What is to follow the Active; `None` where it cannot be used, and what waits goes on waiting.
+fn successor<'a>(known: &'a Known<'_>) -> Option<&'a Arc<Identity>> {
+    match (known.new, known.active) {
+        (Found::Usable(identity), _) | (Found::NotAsked, Found::Usable(identity)) => Some(identity),
+        _ => None,
+    }
+}
+
+fn promote(slots: &mut Slots, known: &Known<'_>, now: Timestamp, steps: &mut Vec<Step>) {
+    let Some(new) = slots.new.take() else { return };
+    let because = match &slots.active {
+        None => Some(Because::NoActive),
+        Some(active) => because(active.facts(), new.facts(), known, now),
     };
+    let Some(because) = because else {
+        slots.new = Some(new);
+        return;
+    };
+    let from = slots.active.replace(Arc::clone(&new));
+    steps.push(Step::Promoted { from: from.as_ref().map(fingerprint), to: fingerprint(&new), because });
+    // A Previous that is promoted again leaves its slot by this, too.
+    slots.previous = from.or(slots.previous.take()).filter(|previous| !is_same(Some(previous), &new));
+}
+
+fn because(active: &Facts, new: &Facts, known: &Known<'_>, now: Timestamp) -> Option<Because> {
+    let still_wanted = successor(known).is_some();
+    if known.asked == Some(new.fingerprint_sha256.as_str()) {
+        return Some(Because::Asked);
+    }
+    if still_wanted
+        && known.promotion == Promotion::Automatic
+        && known.passed.contains(&new.fingerprint_sha256)
+    {
+        return Some(Because::TestPassed);
+    }
+    (new.valid_till > active.valid_till && now >= promoted_untested_at(active))
+        .then_some(Because::ActiveExpires)
+}
+
+/// When a New is promoted even without a test: an hour before the Active expires, or in the last tenth of a
+/// life that is shorter than ten hours.
+fn promoted_untested_at(active: &Facts) -> Timestamp {
+    let life = Duration::try_from(active.valid_till.duration_since(active.valid_from)).unwrap_or_default();
+    before_expiry(active, limits::PROMOTED_UNTESTED_BEFORE_EXPIRY.min(life / 10))
+}
+
+/// From when on a certificate is said to expire soon: the last month, or the last quarter of a shorter life.
+pub fn expires_soon_at(facts: &Facts) -> Timestamp {
+    let life = Duration::try_from(facts.valid_till.duration_since(facts.valid_from)).unwrap_or_default();
+    before_expiry(facts, limits::EXPIRING_SOON.min(life / 4))
+}
+
+fn before_expiry(facts: &Facts, margin: Duration) -> Timestamp {
+    facts.valid_till.checked_sub(margin).unwrap_or(facts.valid_till)
+}
+
+/// The next moment at which time alone changes something: a certificate expires or becomes valid, an Active
+/// is about to expire.
+pub fn wakes_at(slots: &Slots, known: &Known<'_>, now: Timestamp) -> Option<Timestamp> {
+    let unusable = |found: &Found| match found {
+        Found::Unusable(facts) => facts.as_deref().cloned(),
+        Found::Usable(_) | Found::NotAsked => None,
+    };
+    let kept = slots.iter().map(|(_, identity)| identity.facts().clone());
+    let facts = kept.chain([known.active, known.new].into_iter().filter_map(unusable));
     let expired = |facts: &Facts| facts.valid_till.checked_add(SignedDuration::from_millis(1)).ok();
-    let moments = active.into_iter().chain(found).flat_map(|facts| [Some(facts.valid_from), expired(facts)]);
-    moments.flatten().filter(|moment| *moment > now).min()
+    let moments = facts.flat_map(|facts| [Some(facts.valid_from), expired(&facts)]);
+    let active = slots.active.as_ref().map(|active| active.facts());
+    let near_the_end = active.iter().flat_map(|facts| [promoted_untested_at(facts), expires_soon_at(facts)]);
+    let near_the_end: Vec<_> = near_the_end.map(Some).collect();
+    moments.chain(near_the_end).flatten().filter(|moment| *moment > now).min()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::identity::tests::identity_valid;
+/// The same certificate with the same chain, in whatever encoding it came.
+fn is_same(one: Option<&Arc<Identity>>, other: &Arc<Identity>) -> bool {
+    one.is_some_and(|one| one.facts().fingerprint_sha256 == other.facts().fingerprint_sha256)
+}
 
-    const FROM: i64 = 1000;
-    const TILL: i64 = 2000;
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).unwrap()
-    }
-
-    fn made() -> Arc<Identity> {
-        Arc::new(identity_valid("CN=shop", FROM, TILL))
-    }
-
-    fn holding(identity: &Arc<Identity>) -> Slots {
-        Slots { active: Some(Arc::clone(identity)) }
-    }
-
-    fn fingerprint(slots: &Slots) -> Option<String> {
-        slots.active.as_ref().map(|active| active.facts().fingerprint_sha256.clone())
-    }
-
-    #[test]
-    fn a_usable_identity_becomes_active_and_replaces_the_one_before() {
-        let (first, second) = (made(), made());
-        let slots = next(Slots::default(), &Found::Usable(Arc::clone(&first)), at(1500));
-        assert_eq!(fingerprint(&slots), Some(first.facts().fingerprint_sha256.clone()));
-        let slots = next(slots, &Found::Usable(Arc::clone(&second)), at(1500));
-        assert_eq!(fingerprint(&slots), Some(second.facts().fingerprint_sha256.clone()));
-    }
-
-    #[test]
-    fn what_was_accepted_goes_on_while_the_keystore_cannot_be_used_until_it_expires() {
-        let identity = made();
-        let kept = next(holding(&identity), &Found::Unusable(None), at(TILL));
-        assert_eq!(fingerprint(&kept), Some(identity.facts().fingerprint_sha256.clone()));
-        let just_after = at(TILL) + SignedDuration::from_millis(1);
-        assert_eq!(fingerprint(&next(kept, &Found::Unusable(None), just_after)), None);
-    }
-
-    #[test]
-    fn whoever_asks_for_no_certificate_keeps_none() {
-        assert_eq!(fingerprint(&next(holding(&made()), &Found::NotAsked, at(1500))), None);
-    }
-
-    #[test]
-    fn it_wakes_at_the_very_moment_of_expiry_and_of_becoming_valid() {
-        let identity = made();
-        let found = Found::Usable(Arc::clone(&identity));
-        let after = at(TILL) + SignedDuration::from_millis(1);
-        assert_eq!(wakes_at(&holding(&identity), &found, at(1500)), Some(after));
-        assert!(!identity.facts().is_expired_at(at(TILL)) && identity.facts().is_expired_at(after));
-        let early = Found::Unusable(Some(Box::new(identity.facts().clone())));
-        assert_eq!(wakes_at(&Slots::default(), &early, at(0)), Some(at(FROM)));
-        assert_eq!(wakes_at(&Slots::default(), &early, at(3000)), None);
-        assert_eq!(wakes_at(&Slots::default(), &Found::NotAsked, at(0)), None);
-    }
+fn fingerprint(identity: &Arc<Identity>) -> String {
+    identity.facts().fingerprint_sha256.clone()
 }

@@ -2,6 +2,9 @@
 //! made of each (`tests/keystores/manifest.json`) and what is to be made of them here
 //! (`tests/keystores/expected.tsv`).
 
+// Helpers of tests may end them, as tests may.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,

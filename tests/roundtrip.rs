@@ -1,6 +1,9 @@
 //! Stores that openssl, keytool and Python's cryptography write here and now are read with the facts
 //! that `openssl x509` prints. The tools are needed: without one the test fails, and says which.
 
+// Helpers of tests may end them, as tests may.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -10,7 +13,7 @@ use std::{
 use jiff::Timestamp;
 use postrider::{
     identity::rfc3339,
-    keystore::{Format, Loaded, Request, load},
+    keystore::{Format, Loaded, Request, WarningReason, load},
 };
 
 const PASSWORD: &str = "chängeit-😀";
@@ -156,6 +159,25 @@ fn openssl_writes() {
             assert_eq!(loaded.identity.facts().alias.as_deref(), Some("Größe"));
             compare(&directory, leaf, &loaded);
         }
+    }
+}
+
+#[test]
+fn certificates_that_deserve_a_look() {
+    let directory = workshop("lints");
+    let openssl = |arguments: &str| run(&directory, "openssl", &arguments.split(' ').collect::<Vec<_>>());
+    openssl("x509 -req -sha1 -in rsa.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 365 -out sha1.crt");
+    openssl("pkcs12 -export -inkey rsa.key -in sha1.crt -certfile ca.crt -out sha1.p12 -passout pass:weak");
+    openssl("pkcs12 -export -inkey ca.key -in ca.crt -out ca.p12 -passout pass:weak");
+    for (file, reason) in
+        [("sha1.p12", WarningReason::WeakSignature), ("ca.p12", WarningReason::CertificateAuthority)]
+    {
+        let reasons: Vec<_> = open(&directory, file, "weak", None, None)
+            .warnings
+            .iter()
+            .map(|warning| warning.reason)
+            .collect();
+        assert_eq!(reasons, [reason], "{file}");
     }
 }
 

@@ -31,8 +31,10 @@ pub(super) struct Fetched {
     pub(super) url: Result<Url, Problem>,
     /// Whether the namespace may have what the webhook asks for.
     pub(super) gate: Result<(), Problem>,
-    /// The keystore; `None` where the webhook asks for no client certificate.
-    pub(super) keystore: Option<Result<Keystore, Problem>>,
+    /// Behind `mtls.active`; `None` where the webhook asks for no client certificate.
+    pub(super) active: Option<Result<Keystore, Problem>>,
+    /// Behind `mtls.new`; `None` where the webhook names none.
+    pub(super) new: Option<Result<Keystore, Problem>>,
     /// Whom to trust; `Ok(None)` where the webhook does not say.
     pub(super) trust: Result<Option<Trust>, Problem>,
     /// What was accepted before.
@@ -59,11 +61,19 @@ pub(super) async fn fetch(context: &Context, webhook: &OutboundWebhook) -> Resul
         objects.get(&OutboundWebhook::identities_name(&webhook.name_any())).await?;
     let url = url(webhook);
     let gate = if webhook.spec.mtls.is_some() { objects.gate().await? } else { Ok(()) };
-    let keystore = match (&webhook.spec.mtls, &gate) {
-        (None, _) => None,
+    let (active, new) = match (&webhook.spec.mtls, &gate) {
+        (None, _) => (None, None),
         // A tenant's keystores are not even opened before.
-        (Some(_), Err(problem)) => Some(Err(problem.clone())),
-        (Some(mtls), Ok(())) => Some(objects.keystore(&mtls.active).await?),
+        (Some(mtls), Err(problem)) => {
+            (Some(Err(problem.clone())), mtls.new.is_some().then(|| Err(problem.clone())))
+        }
+        (Some(mtls), Ok(())) => {
+            let new = match &mtls.new {
+                Some(new) => Some(objects.keystore("mtls.new", new).await?),
+                None => None,
+            };
+            (Some(objects.keystore("mtls.active", &mtls.active).await?), new)
+        }
     };
     let trust = match &webhook.spec.endpoint.trust {
         None => Ok(None),
@@ -78,7 +88,7 @@ pub(super) async fn fetch(context: &Context, webhook: &OutboundWebhook) -> Resul
     };
     let slots =
         url.as_ref().map_or_else(|_| Slots::default(), |url| slots(webhook, url, identities.as_ref()));
-    Ok(Fetched { url, gate, keystore, trust, slots, identities })
+    Ok(Fetched { url, gate, active, new, trust, slots, identities })
 }
 
 /// The API server and the client do not agree on every URL.
@@ -95,11 +105,12 @@ fn slots(webhook: &OutboundWebhook, url: &Url, identities: Option<&Secret>) -> S
     let ours = identities
         .filter(|secret| is_controlled_by(*secret, webhook.metadata.uid.as_ref()))
         .filter(|secret| secret.annotations().get(ENDPOINT_ANNOTATION) == Some(&origin));
-    let Some(data) = ours.and_then(|secret| secret.data.as_ref()) else { return Slots::default() };
-    Slots::from_pem(|key| data.get(key).map(|value| value.0.as_slice())).unwrap_or_else(|error| {
-        tracing::warn!(webhook = %webhook.name_any(), %error, "the identities were changed by somebody else; they are made anew");
-        Slots::default()
-    })
+    let data = ours.and_then(|secret| secret.data.as_ref());
+    let (slots, errors) = Slots::from_pem(|key| data?.get(key).map(|value| value.0.as_slice()));
+    for error in errors {
+        tracing::warn!(webhook = %webhook.name_any(), %error, "an identity was changed by somebody else; its slot is empty");
+    }
+    slots
 }
 
 struct Objects<'a> {
@@ -139,29 +150,37 @@ impl Objects<'_> {
         )))
     }
 
-    async fn keystore(&self, certificate: &Certificate) -> Result<Result<Keystore, Problem>, Error> {
-        let name = &certificate.secret_ref.name;
+    /// `field` is where the webhook names it.
+    async fn keystore(
+        &self,
+        field: &str,
+        certificate: &Certificate,
+    ) -> Result<Result<Keystore, Problem>, Error> {
+        let (name, secret_ref) = (&certificate.secret_ref.name, format!("{field}.secretRef"));
         let Some(secret) = self.get::<Secret>(name).await? else {
-            return Ok(Err(secret_not_found("mtls.active.secretRef", name)));
+            return Ok(Err(secret_not_found(&secret_ref, name)));
         };
         let key = certificate.secret_ref.key.as_deref();
         let key = key.or_else(|| KEYSTORE_KEYS.into_iter().find(|key| has(secret.data.as_ref(), key)));
         let Some((key, bytes)) = key.and_then(|key| Some((key, value(secret.data.as_ref(), key)?))) else {
             let wanted = key.map_or_else(|| KEYSTORE_KEYS.join(", "), str::to_owned);
-            let field = "mtls.active.secretRef";
-            return Ok(Err(key_not_found(field, "Secret", name, &wanted, secret.data.as_ref())));
+            return Ok(Err(key_not_found(&secret_ref, "Secret", name, &wanted, secret.data.as_ref())));
         };
-        let password =
-            match self.password("mtls.active.passwordSecretRef", &certificate.password_secret_ref).await? {
-                Ok(password) => password,
-                Err(problem) => return Ok(Err(problem)),
-            };
+        let password = match self
+            .password(&format!("{field}.passwordSecretRef"), &certificate.password_secret_ref)
+            .await?
+        {
+            Ok(password) => password,
+            Err(problem) => return Ok(Err(problem)),
+        };
         let key_password = match &certificate.key_password_secret_ref {
             None => None,
-            Some(reference) => match self.password("mtls.active.keyPasswordSecretRef", reference).await? {
-                Ok(password) => Some(password),
-                Err(problem) => return Ok(Err(problem)),
-            },
+            Some(reference) => {
+                match self.password(&format!("{field}.keyPasswordSecretRef"), reference).await? {
+                    Ok(password) => Some(password),
+                    Err(problem) => return Ok(Err(problem)),
+                }
+            }
         };
         Ok(Ok(Keystore {
             bytes,

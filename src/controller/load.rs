@@ -22,6 +22,12 @@ pub(super) struct Loaded {
     pub(super) warnings: Vec<Warning>,
 }
 
+/// What both keystores of a webhook turned out to be.
+pub(super) struct Keystores {
+    pub(super) active: Loaded,
+    pub(super) new: Loaded,
+}
+
 impl Loaded {
     fn not(problem: Option<Problem>) -> Self {
         let found = if problem.is_some() { Found::Unusable(None) } else { Found::NotAsked };
@@ -29,8 +35,18 @@ impl Loaded {
     }
 }
 
+/// Opens both keystores.
+pub(super) async fn load_all(
+    context: &Context,
+    active: Option<Result<Keystore, Problem>>,
+    new: Option<Result<Keystore, Problem>>,
+    now: Timestamp,
+) -> Result<Keystores, Error> {
+    Ok(Keystores { active: load(context, active, now).await?, new: load(context, new, now).await? })
+}
+
 /// Opens the keystore off the async threads, a fixed number at a time.
-pub(super) async fn load(
+async fn load(
     context: &Context,
     keystore: Option<Result<Keystore, Problem>>,
     now: Timestamp,
@@ -53,7 +69,7 @@ pub(super) async fn load(
         Err(Refusal { reason, message, facts }) => Loaded {
             found: Found::Unusable(facts),
             problem: Some(Problem {
-                reason: reason.as_str(),
+                reason: reason.as_str().into(),
                 message: format!("Secret {:?}: {message}", source.secret),
             }),
             source: Some(source),

@@ -1,15 +1,19 @@
 //! The controller. A reconcile reads as its steps, a file each:
 //!
-//! [`fetch`] what the webhook names → [`load`] the keystore → [`rotation`] of the slots →
-//! [`publish`] the identities Secret and the certificates → [`status`].
+//! [`fetch`] what the webhook names → [`load`] the keystores → [`rotation`] of the slots →
+//! [`publish`] the identities Secret and the certificates → start the tests that are due ([`probing`]) →
+//! tell the story in [`events`] → [`status`].
 
+mod events;
 mod fetch;
 mod load;
+mod probing;
 mod publish;
 mod status;
 mod watch;
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -17,17 +21,24 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use futures::StreamExt as _;
-use kube::{Client, runtime::controller::Action};
+use kube::{Client, ResourceExt as _, runtime::controller::Action};
 use tokio::{sync::Semaphore, time::timeout};
 use tokio_util::sync::CancellationToken;
 
+use events::{Names, Story};
+use fetch::Fetched;
+use load::Keystores;
+use probing::{Inputs, Tests};
+
 use crate::{
-    api::v1alpha1::{OutboundWebhook, Reason},
+    api::v1alpha1::{self, OutboundWebhook, Reason},
     backoff::backoff,
     clock::{Clock, SystemClock},
     event::WebhookKey,
+    identity::{Identity, Slots},
     kubernetes::key,
-    limits, rotation,
+    limits,
+    rotation::{self, Found, Known, Promotion},
 };
 
 /// The name under which the controller owns fields.
@@ -59,13 +70,13 @@ pub enum Availability {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Problem {
     /// A documented constant, ours or the keystore's.
-    reason: &'static str,
+    reason: Cow<'static, str>,
     message: String,
 }
 
 impl Problem {
     fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason: reason.as_str(), message: message.into() }
+        Self { reason: reason.as_str().into(), message: message.into() }
     }
 }
 
@@ -99,13 +110,18 @@ struct Context {
     clock: SystemClock,
     /// Opening a keystore costs CPU: so many at a time.
     loads: Arc<Semaphore>,
+    tests: Tests<SystemClock>,
+    story: Story,
     failures: Mutex<HashMap<WebhookKey, u32>>,
 }
 
 /// Runs until `stop`, then lets reconciles under way finish.
 pub async fn run(client: Client, options: Options, stop: CancellationToken) {
+    let (tests, tested) = Tests::new(SystemClock);
     let context = Arc::new(Context {
         client: client.clone(),
+        tests,
+        story: Story::new(client.clone()),
         availability: options.mtls_availability,
         clock: SystemClock,
         loads: Arc::new(Semaphore::new(limits::KEYSTORES_AT_ONCE)),
@@ -113,7 +129,7 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) {
     });
     let forgotten = Arc::clone(&context);
     tracing::info!(namespace = options.namespace.as_deref().unwrap_or("all"), "reconciles");
-    watch::controller(&client, options.namespace.as_deref())
+    watch::controller(&client, options.namespace.as_deref(), tested)
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, |webhook, error, context| retry(&webhook, error, &context), context)
         .for_each(async |result| {
@@ -124,7 +140,7 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) {
                 }
                 Err(kube::runtime::controller::Error::ObjectNotFound(gone)) => {
                     let (namespace, name) = (gone.namespace.unwrap_or_default(), gone.name);
-                    forgotten.forget(&WebhookKey { namespace, name });
+                    forgotten.forget_all(&WebhookKey { namespace, name });
                 }
                 _ => {}
             }
@@ -147,18 +163,94 @@ async fn reconcile(webhook: Arc<OutboundWebhook>, context: Arc<Context>) -> Resu
 async fn steps(webhook: &OutboundWebhook, context: &Context) -> Result<Action, Error> {
     let mut fetched = fetch::fetch(context, webhook).await?;
     let now = context.clock.now();
-    let loaded = load::load(context, fetched.keystore.take(), now).await?;
-    let slots = rotation::next(std::mem::take(&mut fetched.slots), &loaded.found, now);
+    let keystores = load::load_all(context, fetched.active.take(), fetched.new.take(), now).await?;
+    let before = std::mem::take(&mut fetched.slots);
+    let mut names = Names::default();
+    names.add(&before);
+
+    let inputs = testable(webhook, &fetched);
+    let passed = passed(context, webhook, inputs.as_ref(), &keystores, &before);
+    let known = known(webhook, &keystores, &passed);
+    let (slots, steps) = rotation::next(before, &known, now);
+    names.add(&slots);
+
     let published = publish::publish(context, webhook, &slots, &fetched).await?;
+    let retest_at = inputs.as_ref().and_then(|inputs| {
+        context.tests.keep_only(webhook, &slots);
+        context.tests.start_due(webhook, &slots, webhook.spec.mtls.is_some(), inputs)
+    });
+    context.story.tell(webhook, &steps, &context.tests.news(webhook), &names).await;
+
+    let tests = tests(context, webhook, inputs.as_ref(), &slots);
+    let wakes_at = rotation::wakes_at(&slots, &known, now).into_iter().chain(retest_at).min();
     let observed = status::Observed {
         webhook,
         slots: &slots,
-        loaded: &loaded,
+        keystores: &keystores,
         fetched: &fetched,
         published: &published,
+        tests,
+        now,
     };
-    status::report(context, &observed, now).await?;
-    Ok(Action::requeue(wait(rotation::wakes_at(&slots, &loaded.found, now), context.clock.now())))
+    status::report(context, &observed).await?;
+    Ok(Action::requeue(wait(wakes_at, context.clock.now())))
+}
+
+/// What a connection is tested with; `None` while there is nothing that it could be tested with.
+fn testable(webhook: &OutboundWebhook, fetched: &Fetched) -> Option<Inputs> {
+    let (Ok(url), Ok(()), Ok(trust)) = (&fetched.url, &fetched.gate, &fetched.trust) else { return None };
+    Some(Inputs::new(webhook, url, trust.clone().unwrap_or_default()))
+}
+
+/// The certificates that have passed their test against the endpoint as it is.
+fn passed(
+    context: &Context,
+    webhook: &OutboundWebhook,
+    inputs: Option<&Inputs>,
+    keystores: &Keystores,
+    slots: &Slots,
+) -> Vec<String> {
+    let Some(inputs) = inputs else { return Vec::new() };
+    let found = [&keystores.active.found, &keystores.new.found].into_iter().filter_map(|found| match found {
+        Found::Usable(identity) => Some(identity),
+        Found::NotAsked | Found::Unusable(_) => None,
+    });
+    let candidates = found.chain(&slots.new);
+    let tested = candidates.filter_map(|identity| context.tests.result(webhook, Some(identity), inputs));
+    tested
+        .filter(|tested| tested.status.succeeded)
+        .filter_map(|tested| tested.status.fingerprint_sha256)
+        .collect()
+}
+
+fn known<'a>(webhook: &'a OutboundWebhook, keystores: &'a Keystores, passed: &'a [String]) -> Known<'a> {
+    let rotation = webhook.spec.mtls.as_ref().and_then(|mtls| mtls.rotation.as_ref());
+    Known {
+        active: &keystores.active.found,
+        new: &keystores.new.found,
+        promotion: match rotation.map(|rotation| rotation.promotion).unwrap_or_default() {
+            v1alpha1::Promotion::Automatic => Promotion::Automatic,
+            v1alpha1::Promotion::Manual => Promotion::Manual,
+        },
+        asked: webhook.annotations().get(v1alpha1::PROMOTE_ANNOTATION).map(String::as_str),
+        passed,
+    }
+}
+
+fn tests(
+    context: &Context,
+    webhook: &OutboundWebhook,
+    inputs: Option<&Inputs>,
+    slots: &Slots,
+) -> v1alpha1::TestsStatus {
+    let result = |identity: Option<&Identity>| {
+        inputs.and_then(|inputs| context.tests.result(webhook, identity, inputs)).map(|tested| tested.status)
+    };
+    let without = webhook.spec.mtls.is_none();
+    v1alpha1::TestsStatus {
+        active: if slots.active.is_some() || without { result(slots.active.as_deref()) } else { None },
+        new: slots.new.as_deref().and_then(|new| result(Some(new))),
+    }
 }
 
 /// Until the moment, and never longer than the net below the watches.
@@ -183,6 +275,12 @@ impl Context {
         let count = failures.entry(webhook.clone()).or_default();
         *count = count.saturating_add(1);
         *count
+    }
+
+    /// What is kept of a webhook that is gone.
+    fn forget_all(&self, webhook: &WebhookKey) {
+        self.forget(webhook);
+        self.tests.forget(webhook);
     }
 
     fn forget(&self, webhook: &WebhookKey) {

@@ -12,6 +12,7 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, Preconditions},
 };
 use reqwest::Url;
+use rustls::pki_types::CertificateDer;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{Context, Error, FIELD_MANAGER, Problem, fetch::Fetched};
@@ -19,12 +20,15 @@ use crate::{
     api::v1alpha1::{
         ENDPOINT_ANNOTATION, GENERATION_ANNOTATION, IDENTITIES, MANAGED_BY, OutboundWebhook, Reason,
     },
-    identity::{ACTIVE_CERTIFICATE, ACTIVE_KEY, Slots, TRUSTED, Trust, chain_to_pem},
+    identity::{Slot, Slots, TRUSTED, Trust, chain_to_pem},
     kubernetes::is_controlled_by,
 };
 
 /// The keys that the dispatcher reads.
-const OWN_KEYS: [&str; 3] = [ACTIVE_CERTIFICATE, ACTIVE_KEY, TRUSTED];
+fn own_keys() -> impl Iterator<Item = &'static str> {
+    Slot::ALL.into_iter().flat_map(|slot| [slot.certificate_key(), slot.private_key_key()]).chain([TRUSTED])
+}
+
 /// All certificates in one file: what a receiver trusts that takes a single one.
 const BUNDLE: &str = "bundle.crt";
 
@@ -83,11 +87,30 @@ fn identities_secret(
 
 /// `None` while there is no certificate to show.
 fn certificates(webhook: &OutboundWebhook, slots: &Slots) -> Option<ConfigMap> {
-    let active = chain_to_pem(slots.active.as_ref()?.chain());
+    if slots.is_empty() {
+        return None;
+    }
+    // As they stand: a receiver installs those of Active and New before the change, and all from the bundle.
+    let mut data: BTreeMap<String, String> = slots
+        .iter()
+        .map(|(slot, identity)| (slot.certificate_key().to_owned(), chain_to_pem(identity.chain())))
+        .collect();
+    data.insert(BUNDLE.to_owned(), bundle(slots));
     let metadata = metadata(webhook, OutboundWebhook::client_certificate_name(&webhook.name_any()));
-    let data = [(ACTIVE_CERTIFICATE, active.clone()), (BUNDLE, active)];
-    let data = data.map(|(key, value)| (key.to_owned(), value)).into();
     Some(ConfigMap { metadata, data: Some(data), ..ConfigMap::default() })
+}
+
+/// Every certificate once, the leaves first.
+fn bundle(slots: &Slots) -> String {
+    let leaves = slots.iter().filter_map(|(_, identity)| identity.chain().first());
+    let issuers = slots.iter().flat_map(|(_, identity)| identity.chain().iter().skip(1));
+    let mut all: Vec<CertificateDer<'static>> = Vec::new();
+    for certificate in leaves.chain(issuers) {
+        if !all.contains(certificate) {
+            all.push(certificate.clone());
+        }
+    }
+    chain_to_pem(&all)
 }
 
 fn metadata(webhook: &OutboundWebhook, name: String) -> ObjectMeta {
@@ -108,7 +131,7 @@ async fn remove_foreign_keys(
     wanted: &Secret,
 ) -> Result<(), Error> {
     let has = |secret: &Secret, key: &str| secret.data.as_ref().is_some_and(|data| data.contains_key(key));
-    let foreign = OWN_KEYS.into_iter().filter(|key| has(secret, key) && !has(wanted, key));
+    let foreign = own_keys().filter(|key| has(secret, key) && !has(wanted, key));
     let removed: serde_json::Map<_, _> =
         foreign.map(|key| (key.to_owned(), serde_json::Value::Null)).collect();
     if removed.is_empty() || !is_controlled_by(secret, webhook.metadata.uid.as_ref()) {
@@ -126,7 +149,7 @@ fn same_secret(is: &Secret, wanted: &Secret) -> bool {
     // Keys of others beside ours change nothing: they are not read.
     let there = data(is);
     data(wanted).iter().all(|(key, value)| there.get(key) == Some(value))
-        && OWN_KEYS.iter().all(|key| there.contains_key(*key) == data(wanted).contains_key(*key))
+        && own_keys().all(|key| there.contains_key(key) == data(wanted).contains_key(key))
         && [GENERATION_ANNOTATION, ENDPOINT_ANNOTATION].into_iter().all(annotated)
         && has_labels(is, wanted)
 }

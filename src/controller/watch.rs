@@ -1,6 +1,7 @@
 //! What makes a webhook be reconciled: itself, the Secrets and ConfigMaps that it names or owns, and the label
 //! of its namespace. Of all these only metadata is watched.
 
+use futures::Stream;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::{
     Api, Client, ResourceExt as _,
@@ -20,7 +21,13 @@ use crate::{
 };
 
 /// A controller of webhooks, of one namespace or of all.
-pub(super) fn controller(client: &Client, namespace: Option<&str>) -> Controller<OutboundWebhook> {
+///
+/// `tested` names those whose connection test has ended.
+pub(super) fn controller(
+    client: &Client,
+    namespace: Option<&str>,
+    tested: impl Stream<Item = ObjectRef<OutboundWebhook>> + Send + 'static,
+) -> Controller<OutboundWebhook> {
     // In one page: between two, webhooks would be reconciled that the store does not hold yet.
     let any = || watcher::Config { page_size: None, ..watcher::Config::default() };
     let (reader, writer) = reflector::store();
@@ -36,6 +43,7 @@ pub(super) fn controller(client: &Client, namespace: Option<&str>) -> Controller
     let namespaces = namespace.map_or_else(any, |name| any().fields(&format!("metadata.name={name}")));
     let [secrets, config_maps, enabled] = [(); 3].map(|()| reader.clone());
     Controller::for_stream(webhooks, reader)
+        .reconcile_on(tested)
         .with_config(Config::default().concurrency(limits::RECONCILES_AT_ONCE))
         .watches(
             crate::kubernetes::scoped::<PartialObjectMeta<Secret>>(client, namespace),
@@ -73,11 +81,11 @@ fn within(
 
 fn names_secret(webhook: &OutboundWebhook, name: &str) -> bool {
     let bundle = webhook.spec.endpoint.trust.as_ref().and_then(|trust| trust.ca_bundle_ref.as_ref());
-    let active = webhook.spec.mtls.as_ref().map(|mtls| &mtls.active);
-    active.is_some_and(|active| {
-        active.secret_ref.name == name
-            || active.password_secret_ref.name == name
-            || active.key_password_secret_ref.as_ref().is_some_and(|reference| reference.name == name)
+    let mtls = webhook.spec.mtls.iter();
+    mtls.flat_map(|mtls| std::iter::once(&mtls.active).chain(&mtls.new)).any(|certificate| {
+        certificate.secret_ref.name == name
+            || certificate.password_secret_ref.name == name
+            || certificate.key_password_secret_ref.as_ref().is_some_and(|reference| reference.name == name)
     }) || bundle.is_some_and(|bundle| bundle.kind == BundleKind::Secret && bundle.name == name)
         || OutboundWebhook::identities_name(&webhook.name_any()) == name
 }

@@ -1,6 +1,6 @@
 //! One attempt: a POST in CloudEvents binary mode with the headers of Standard Webhooks.
 
-use std::{error::Error as _, time::Duration};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use reqwest::{
@@ -8,110 +8,117 @@ use reqwest::{
     header::{HeaderValue, RETRY_AFTER},
 };
 
-use super::Target;
+use super::{Client, Target};
 use crate::{
     event::{Event, http},
     limits,
+    probe::{
+        self, Context, Layer, Reason, Refusal, Stage,
+        classify::{self, classify},
+        http::Answer,
+    },
 };
-
-/// Where an attempt failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Layer {
-    /// The host's name could not be resolved.
-    Dns,
-    /// No connection, or it broke.
-    Connect,
-    /// The TLS handshake failed.
-    Tls,
-    /// The server answered, and not with 2xx.
-    Http,
-    /// The attempt took too long.
-    Timeout,
-    /// The event cannot be sent.
-    Event,
-}
 
 /// Why an attempt failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{detail}")]
+#[error("{message}")]
 pub struct Failure {
     /// Where.
     pub layer: Layer,
+    /// The constant.
+    pub reason: Reason,
+    /// Whether the client certificate was refused.
+    pub refusal: Refusal,
     /// What a person is told; never a body, a header or the URL.
-    pub detail: String,
+    pub message: String,
     /// How long the server asks to wait.
     pub retry_after: Option<Duration>,
 }
 
-impl Failure {
-    fn new(layer: Layer, detail: impl Into<String>) -> Self {
-        Self { layer, detail: detail.into(), retry_after: None }
+impl From<classify::Failure> for Failure {
+    fn from(failure: classify::Failure) -> Self {
+        let classify::Failure { layer, reason, refusal, message, .. } = failure;
+        Self { layer, reason, refusal, message, retry_after: None }
     }
 }
 
 /// Sends an event; `Ok` is the 2xx that acknowledged it.
-pub(super) async fn attempt(target: &Target, event: &Event, now: Timestamp) -> Result<StatusCode, Failure> {
-    let mut headers = http::write(event)
-        .map_err(|_| Failure::new(Layer::Event, "an attribute cannot be sent as a header"))?;
+pub(super) async fn attempt(
+    target: &Target,
+    client: &Client,
+    event: &Event,
+    now: Timestamp,
+) -> Result<StatusCode, Failure> {
+    let mut headers =
+        http::write(event).map_err(|_| not_sendable("an attribute cannot be sent as a header"))?;
     let id = HeaderValue::from_str(&event.id.to_string());
-    headers.insert("webhook-id", id.map_err(|_| Failure::new(Layer::Event, "the id cannot be sent"))?);
+    headers.insert("webhook-id", id.map_err(|_| not_sendable("the id cannot be sent as a header"))?);
     headers.insert("webhook-timestamp", HeaderValue::from(now.as_second()));
-    let request = target
-        .client
+    let handshakes = client.handshakes();
+    let request = client
         .http()
         .post(target.url.clone())
         .timeout(target.timeout)
         .headers(headers)
         .body(event.body.clone());
-    let response = request.send().await.map_err(|error| classify(&error))?;
+    let response = match request.send().await {
+        Ok(response) => response,
+        Err(error) => return Err(classify(&error, context(client, handshakes)).into()),
+    };
     let (status, retry_after) = (response.status(), retry_after(&response));
-    drain(response).await;
     if status.is_success() {
+        drain(response).await;
         return Ok(status);
     }
-    Err(Failure { layer: Layer::Http, detail: format!("HTTP {status}"), retry_after })
+    let headers = response.headers().clone();
+    let body = drain(response).await;
+    let answer = Answer { status: status.as_u16(), headers: &headers, body: &body };
+    if let Some(refused) = probe::http::refused(&answer, context(client, handshakes)) {
+        return Err(Failure { retry_after, ..refused.into() });
+    }
+    let message = format!("HTTP {status}");
+    let (layer, reason, refusal) = (Layer::Http, Reason::HttpStatus, Refusal::No);
+    Err(Failure { layer, reason, refusal, message, retry_after })
+}
+
+fn not_sendable(message: &str) -> Failure {
+    Failure {
+        layer: Layer::Http,
+        reason: Reason::HttpFailed,
+        refusal: Refusal::No,
+        message: message.to_owned(),
+        retry_after: None,
+    }
+}
+
+/// What was seen of the connection. Whether it was a fresh one shows in the handshakes of the client: with
+/// others under way at the same time it may be theirs, which costs an attempt with another certificate.
+fn context(client: &Client, handshakes_before: usize) -> Context {
+    let fresh = client.handshakes() > handshakes_before;
+    Context {
+        presented: client.identity().is_some(),
+        requested: Some(client.certificate_requested()),
+        stage: if fresh { Stage::Request } else { Stage::Answered },
+    }
 }
 
 /// Reads what is left of a response, so that its connection can be used again; a large one is not worth it.
-async fn drain(mut response: Response) {
-    let mut read = 0;
+/// Returns the first bytes, by which a refusal can be told.
+async fn drain(mut response: Response) -> Vec<u8> {
+    let (mut first, mut read) = (Vec::new(), 0);
     while let Ok(Some(chunk)) = response.chunk().await {
+        let room = limits::PROBE_BODY_BYTES - first.len();
+        first.extend_from_slice(&chunk[..chunk.len().min(room)]);
         read += chunk.len();
         if read > limits::RESPONSE_BYTES {
-            return;
+            break;
         }
     }
+    first
 }
 
 /// RFC 9110, 10.2.3, in seconds.
 fn retry_after(response: &Response) -> Option<Duration> {
     let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
     value.trim().parse().ok().map(Duration::from_secs)
-}
-
-fn classify(error: &reqwest::Error) -> Failure {
-    let mut sources = Vec::new();
-    let mut next = error.source();
-    while let Some(source) = next {
-        sources.push(source);
-        next = source.source();
-    }
-    if let Some(tls) = sources.iter().find_map(|source| tls_error(*source)) {
-        return Failure::new(Layer::Tls, format!("TLS: {tls}"));
-    }
-    if error.is_timeout() {
-        return Failure::new(Layer::Timeout, "no answer in time");
-    }
-    // The last source is the system's word; reqwest's own text would repeat the URL.
-    let root = sources.last().map_or_else(|| "the request failed".to_owned(), ToString::to_string);
-    let resolving = sources.iter().any(|source| source.to_string().contains("dns error"));
-    Failure::new(if resolving { Layer::Dns } else { Layer::Connect }, root)
-}
-
-fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
-    let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    match inner {
-        Some(inner) => inner.downcast_ref(),
-        None => error.downcast_ref(),
-    }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::{
-    identity::{Facts, Identity, TlsError, Trust, client_config},
+    identity::{Facts, Identity, Recorder, TlsError, Trust, recorded_client_config},
     limits,
 };
 
@@ -17,6 +17,7 @@ use crate::{
 pub struct Client {
     http: reqwest::Client,
     identity: Option<Facts>,
+    recorder: Arc<Recorder>,
 }
 
 /// Why there is no client.
@@ -33,8 +34,10 @@ pub enum ClientError {
 impl Client {
     /// A client that presents `identity` to servers that `trust` covers.
     pub fn new(identity: Option<&Arc<Identity>>, trust: &Trust) -> Result<Self, ClientError> {
+        let recorder = Arc::new(Recorder::default());
+        let config = recorded_client_config(identity.map(AsRef::as_ref), trust, &recorder)?;
         let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(client_config(identity.map(AsRef::as_ref), trust)?)
+            .tls_backend_preconfigured(config)
             .https_only(true)
             .redirect(reqwest::redirect::Policy::none())
             // A proxy from the environment would be one more party that the webhook does not name.
@@ -45,7 +48,7 @@ impl Client {
             .user_agent(concat!("postrider/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(ClientError::Http)?;
-        Ok(Self { http, identity: identity.map(|identity| identity.facts().clone()) })
+        Ok(Self { http, identity: identity.map(|identity| identity.facts().clone()), recorder })
     }
 
     /// The certificate that is presented.
@@ -56,6 +59,16 @@ impl Client {
     /// Whether its certificate may be presented at `now`; true without one.
     pub fn is_valid_at(&self, now: Timestamp) -> bool {
         self.identity.as_ref().is_none_or(|facts| facts.is_valid_at(now))
+    }
+
+    /// Full handshakes so far.
+    pub(super) fn handshakes(&self) -> usize {
+        self.recorder.handshakes()
+    }
+
+    /// Whether the endpoint has ever asked for a client certificate.
+    pub(super) fn certificate_requested(&self) -> bool {
+        self.recorder.certificate_requested()
     }
 
     pub(super) fn http(&self) -> &reqwest::Client {

@@ -2,12 +2,14 @@
 
 mod attempt;
 mod client;
+mod refused;
 mod retry;
 mod target;
 mod worker;
 
-pub use attempt::{Failure, Layer};
+pub use attempt::Failure;
 pub use client::{Client, ClientError};
+pub use refused::Refused;
 pub use retry::RetryPolicy;
-pub use target::{Assignment, Target};
+pub use target::{Assignment, Clients, Target};
 pub use worker::Worker;

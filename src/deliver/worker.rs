@@ -7,18 +7,23 @@ use std::{
 };
 
 use jiff::Timestamp;
+use reqwest::StatusCode;
 use tokio::{
-    sync::watch,
+    sync::{mpsc, watch},
     task::{Id, JoinSet},
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Assignment, Target, attempt::attempt};
+use super::{
+    Assignment, Client, Refused, Target,
+    attempt::{Failure, attempt},
+};
 use crate::{
     clock::Clock,
-    event::WebhookKey,
+    event::{Event, WebhookKey},
     limits,
+    probe::Refusal,
     queue::{Due, Queue, Sequence, Settlement},
 };
 
@@ -30,6 +35,8 @@ pub struct Worker<Q, C> {
     clock: C,
     /// Ends the worker; attempts under way are finished.
     stop: CancellationToken,
+    /// Where refusals of a certificate are told.
+    refusals: mpsc::Sender<Refused>,
     /// Whether the certificate was valid when last looked at.
     sends: bool,
 }
@@ -42,8 +49,9 @@ impl<Q: Queue, C: Clock + Clone> Worker<Q, C> {
         assignment: watch::Receiver<Assignment>,
         clock: C,
         stop: CancellationToken,
+        refusals: mpsc::Sender<Refused>,
     ) -> Self {
-        Self { webhook, queue, assignment, clock, stop, sends: true }
+        Self { webhook, queue, assignment, clock, stop, refusals, sends: true }
     }
 }
 
@@ -65,13 +73,7 @@ impl<Q: Queue, C: Clock + Clone> Worker<Q, C> {
                     }
                     let Some(due) = ready.pop_front() else { break };
                     let sequence = due.sequence;
-                    let handle = attempts.spawn(deliver(
-                        Arc::clone(target),
-                        Arc::clone(&self.queue),
-                        self.clock.clone(),
-                        self.stop.clone(),
-                        due,
-                    ));
+                    let handle = attempts.spawn(self.delivery(target).run(due));
                     under_way.insert(handle.id(), sequence);
                 }
             }
@@ -109,7 +111,7 @@ impl<Q: Queue, C: Clock + Clone> Worker<Q, C> {
     fn target(&mut self) -> Option<Arc<Target>> {
         let assignment = self.assignment.borrow_and_update();
         let Assignment::Deliver(target) = &*assignment else { return None };
-        let valid = target.client.is_valid_at(self.clock.now());
+        let valid = target.clients.active().is_valid_at(self.clock.now());
         if std::mem::replace(&mut self.sends, valid) && !valid {
             tracing::warn!(webhook = %self.webhook, "holds: its certificate is not valid at this time");
         }
@@ -119,8 +121,18 @@ impl<Q: Queue, C: Clock + Clone> Worker<Q, C> {
     /// When the certificate of a target becomes valid: a clock may lag behind the one that accepted it.
     fn becomes_valid_at(&self) -> Option<Timestamp> {
         let Assignment::Deliver(target) = &*self.assignment.borrow() else { return None };
-        let from = target.client.identity()?.valid_from;
+        let from = target.clients.active().identity()?.valid_from;
         (from > self.clock.now()).then_some(from)
+    }
+
+    fn delivery(&self, target: &Arc<Target>) -> Delivery<Q, C> {
+        Delivery {
+            target: Arc::clone(target),
+            queue: Arc::clone(&self.queue),
+            clock: self.clock.clone(),
+            stop: self.stop.clone(),
+            refusals: self.refusals.clone(),
+        }
     }
 
     async fn read(&self, except: Vec<Sequence>) -> (VecDeque<Due>, Option<Timestamp>) {
@@ -134,50 +146,95 @@ impl<Q: Queue, C: Clock + Clone> Worker<Q, C> {
     }
 }
 
-/// One attempt and its settlement; returns when the event is due again.
-async fn deliver<Q: Queue, C: Clock>(
+/// What an attempt needs beside its event.
+struct Delivery<Q, C> {
     target: Arc<Target>,
     queue: Arc<Q>,
     clock: C,
     stop: CancellationToken,
-    due: Due,
-) -> Option<Timestamp> {
-    let event = &due.event;
-    let (webhook, id, failures) = (&event.webhook, event.id, due.failures + 1);
-    let now = clock.now();
-    // The certificate may have expired since the worker looked: then nothing is sent, and nothing counted.
-    if !target.client.is_valid_at(now) {
-        return Some(now);
-    }
-    let settlement = match attempt(&target, event, now).await {
-        Ok(status) => {
-            tracing::debug!(%webhook, %id, status = status.as_u16(), "delivered");
-            Settlement::Delivered
-        }
-        Err(failure) => {
-            let at = clock.now();
-            let since = due.failing_since.unwrap_or(at);
-            let layer = failure.layer;
-            let due_at = target.retry.due_again(since, at, failures, failure.retry_after, rand::random());
-            if let Some(due_at) = due_at {
-                tracing::warn!(%webhook, %id, ?layer, error = %failure, failures, again = %due_at, "not delivered");
-                Settlement::Retry { at, due_at }
-            } else {
-                tracing::error!(%webhook, %id, ?layer, error = %failure, failures, "given up");
-                Settlement::Dead { at, reason: failure.to_string() }
+    refusals: mpsc::Sender<Refused>,
+}
+
+impl<Q: Queue, C: Clock> Delivery<Q, C> {
+    /// One delivery and its settlement; returns when the event is due again.
+    async fn run(self, due: Due) -> Option<Timestamp> {
+        let event = &due.event;
+        let (webhook, id, failures) = (&event.webhook, event.id, due.failures + 1);
+        let settlement = match self.attempt(event).await {
+            // The certificate has expired since the worker looked: nothing was sent, and nothing is counted.
+            None => return Some(self.clock.now()),
+            Some(Ok(status)) => {
+                tracing::debug!(%webhook, %id, status = status.as_u16(), "delivered");
+                Settlement::Delivered
+            }
+            Some(Err(failure)) => {
+                let at = self.clock.now();
+                let since = due.failing_since.unwrap_or(at);
+                let (layer, reason) = (failure.layer, failure.reason);
+                let again =
+                    self.target.retry.due_again(since, at, failures, failure.retry_after, rand::random());
+                if let Some(due_at) = again {
+                    tracing::warn!(%webhook, %id, %layer, %reason, error = %failure, failures, again = %due_at, "not delivered");
+                    Settlement::Retry { at, due_at }
+                } else {
+                    tracing::error!(%webhook, %id, %layer, %reason, error = %failure, failures, "given up");
+                    Settlement::Dead { at, reason: format!("{reason}: {failure}") }
+                }
+            }
+        };
+        let again = if let Settlement::Retry { due_at, .. } = settlement { Some(due_at) } else { None };
+        // Until this is on disk the event stays under way, so that it is not sent twice by one program.
+        while let Err(error) = self.queue.settle(due.sequence, settlement.clone()).await {
+            tracing::error!(%webhook, %id, %error, "what became of an event could not be recorded");
+            tokio::select! {
+                () = self.stop.cancelled() => break,
+                () = sleep(limits::QUEUE_RETRY) => {}
             }
         }
-    };
-    let again = if let Settlement::Retry { due_at, .. } = settlement { Some(due_at) } else { None };
-    // Until this is on disk the event stays under way, so that it is not sent twice by one program.
-    while let Err(error) = queue.settle(due.sequence, settlement.clone()).await {
-        tracing::error!(%webhook, %id, %error, "what became of an event could not be recorded");
-        tokio::select! {
-            () = stop.cancelled() => break,
-            () = sleep(limits::QUEUE_RETRY) => {}
-        }
+        again
     }
-    again
+
+    /// Tries the loaded certificates in turn, for as long as the endpoint refuses them: together they are one
+    /// attempt. `None` where none may be tried now.
+    async fn attempt(&self, event: &Event) -> Option<Result<StatusCode, Failure>> {
+        let clients = &self.target.clients;
+        let mut refused: Option<(Arc<Client>, Failure)> = None;
+        for client in clients.order(self.clock.now()) {
+            let now = self.clock.now();
+            match attempt(&self.target, &client, event, now).await {
+                Ok(status) => {
+                    if let Some((refused, failure)) = &refused {
+                        clients.prefer(&client, now);
+                        self.report(event, refused, failure, Some(&client));
+                    }
+                    return Some(Ok(status));
+                }
+                Err(failure) if failure.refusal == Refusal::No => {
+                    // Of two failures the refusal tells more; this one may be of the moment.
+                    return Some(Err(refused.map_or(failure, |(_, first)| first)));
+                }
+                Err(failure) => refused = refused.or(Some((client, failure))),
+            }
+        }
+        let (client, failure) = refused?;
+        if failure.refusal == Refusal::Certain {
+            self.report(event, &client, &failure, None);
+        }
+        Some(Err(failure))
+    }
+
+    /// Told for people; a report too many is dropped.
+    fn report(&self, event: &Event, refused: &Client, failure: &Failure, taken: Option<&Arc<Client>>) {
+        let fingerprint = |client: &Client| client.identity().map(|facts| facts.fingerprint_sha256.clone());
+        let Some(fingerprint_sha256) = fingerprint(refused) else { return };
+        let _ = self.refusals.try_send(Refused {
+            webhook: event.webhook.clone(),
+            fingerprint_sha256,
+            taken_fingerprint_sha256: taken.and_then(|client| fingerprint(client)),
+            message: failure.message.clone(),
+            at: self.clock.now(),
+        });
+    }
 }
 
 fn until(at: Timestamp, now: Timestamp) -> Duration {

@@ -1,38 +1,30 @@
 //! What a worker is to do, from a webhook and its Secret of identities. Pure: every way to fail holds.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
 
 use crate::{
     api::v1alpha1::{ConditionType, GENERATION_ANNOTATION, OutboundWebhook},
-    deliver::{Assignment, Client, ClientError, RetryPolicy, Target},
-    identity::{ACTIVE_CERTIFICATE, ACTIVE_KEY, PemError, Slots, TRUSTED, Trust, TrustError, parse_bundle},
+    deliver::{Assignment, Client, ClientError, Clients, RetryPolicy, Target},
+    identity::{Identity, Slots, TRUSTED, Trust, TrustError, parse_bundle},
     kubernetes::is_controlled_by,
 };
 
-/// A client with what it was made of, so that it is kept while that stays the same: its connections and
-/// its TLS sessions belong to it.
+/// The clients with what they were made of, so that each is kept while that stays the same: its connections
+/// and its TLS sessions belong to it.
 #[derive(Clone, Debug)]
 pub(super) struct Built {
-    material: Material,
-    client: Arc<Client>,
-}
-
-/// Public parts only: a key changes with its certificate.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Material {
-    certificate: Option<Vec<u8>>,
-    trusted: Option<Vec<u8>>,
-    system_roots: bool,
+    trust: Trust,
+    clients: Arc<Clients>,
+    /// By the fingerprint of its certificate.
+    by_fingerprint: HashMap<Option<String>, Arc<Client>>,
 }
 
 /// Why no client can be made.
 #[derive(Debug, thiserror::Error)]
 enum Unusable {
-    #[error(transparent)]
-    Pem(#[from] PemError),
     #[error("{TRUSTED} {0}")]
     Trust(#[from] TrustError),
     #[error(transparent)]
@@ -90,31 +82,21 @@ fn target(
 ) -> Result<Option<Target>, Unusable> {
     let data = secret.and_then(|secret| secret.data.as_ref());
     let get = |key: &str| data.and_then(|data| data.get(key)).map(|value| value.0.as_slice());
-    let asks_for_mtls = webhook.spec.mtls.is_some();
-    let trust = webhook.spec.endpoint.trust.as_ref();
-    let asks_for_bundle = trust.is_some_and(|trust| trust.ca_bundle_ref.is_some());
-    let material = Material {
-        certificate: get(ACTIVE_CERTIFICATE).filter(|_| asks_for_mtls).map(<[u8]>::to_vec),
-        trusted: asks_for_bundle.then(|| get(TRUSTED)).flatten().map(<[u8]>::to_vec),
-        system_roots: trust.is_none_or(|trust| trust.include_system_roots),
-    };
-    if asks_for_mtls && (material.certificate.is_none() || get(ACTIVE_KEY).is_none()) {
-        *built = None;
-        return Ok(None);
-    }
-    let client = match built {
-        Some(built) if built.material == material => Arc::clone(&built.client),
-        _ => {
-            let identity = if asks_for_mtls { Slots::from_pem(get)?.active } else { None };
-            let trust = Trust {
-                certificates: material.trusted.as_deref().map(parse_bundle).transpose()?.unwrap_or_default(),
-                system_roots: material.system_roots,
-            };
-            let client = Arc::new(Client::new(identity.as_ref(), &trust)?);
-            *built = Some(Built { material, client: Arc::clone(&client) });
-            client
+    let identities = if webhook.spec.mtls.is_some() {
+        let (slots, errors) = Slots::from_pem(get);
+        for error in errors {
+            tracing::warn!(webhook = %webhook.name_any(), %error, "an identity cannot be used");
         }
+        // Nothing stands in for an Active that is not there.
+        let Some(active) = slots.active else {
+            *built = None;
+            return Ok(None);
+        };
+        [Some(active), slots.previous, slots.new].into_iter().flatten().map(Some).collect()
+    } else {
+        vec![None]
     };
+    let clients = clients(&identities, trust(webhook, get)?, built)?;
     let delivery = webhook.spec.delivery.clone().unwrap_or_default();
     Ok(Some(Target {
         url: webhook.spec.endpoint.url.parse().map_err(|_| Unusable::Url)?,
@@ -125,8 +107,41 @@ fn target(
             max: delivery.retry.max(),
             max_age: delivery.retry.max_age(),
         },
-        client,
+        clients,
     }))
+}
+
+fn trust<'a>(webhook: &OutboundWebhook, get: impl Fn(&str) -> Option<&'a [u8]>) -> Result<Trust, Unusable> {
+    let Some(trust) = &webhook.spec.endpoint.trust else { return Ok(Trust::default()) };
+    let bundle = trust.ca_bundle_ref.as_ref().and_then(|_| get(TRUSTED));
+    let certificates = bundle.map(parse_bundle).transpose()?.unwrap_or_default();
+    Ok(Trust { certificates, system_roots: trust.include_system_roots })
+}
+
+/// One client an identity, the Active's first; those of the last time where they can be kept.
+fn clients(
+    identities: &[Option<Arc<Identity>>],
+    trust: Trust,
+    built: &mut Option<Built>,
+) -> Result<Arc<Clients>, Unusable> {
+    let before = built.take().filter(|before| before.trust == trust);
+    let mut by_fingerprint = HashMap::new();
+    let mut all = Vec::new();
+    for identity in identities {
+        let fingerprint = identity.as_ref().map(|identity| identity.facts().fingerprint_sha256.clone());
+        let kept = before.as_ref().and_then(|before| before.by_fingerprint.get(&fingerprint)).map(Arc::clone);
+        let client = match kept {
+            Some(client) => client,
+            None => Arc::new(Client::new(identity.as_ref(), &trust)?),
+        };
+        by_fingerprint.insert(fingerprint, Arc::clone(&client));
+        all.push(client);
+    }
+    let active = all.remove(0);
+    let same = before.filter(|before| before.clients.are(&active, &all)).map(|before| before.clients);
+    let clients = same.unwrap_or_else(|| Arc::new(Clients::new(active, all)));
+    *built = Some(Built { trust, clients: Arc::clone(&clients), by_fingerprint });
+    Ok(clients)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 mod assign;
 mod registry;
+mod report;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
@@ -17,16 +18,16 @@ use kube::{
         watcher::{self, Event, watcher},
     },
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::v1alpha1::{IDENTITIES_SELECTOR, OutboundWebhook},
     clock::SystemClock,
     event::WebhookKey,
-    identity::{ACTIVE_CERTIFICATE, ACTIVE_KEY, TRUSTED},
+    identity::{Slot, TRUSTED},
     ingest::{self, Ingest},
-    kubernetes,
+    kubernetes, limits,
     queue::{Embedded, Queue as _, QueueError},
 };
 use registry::Registry;
@@ -77,12 +78,16 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
 
     let address = listener.local_addr().map_err(listen)?;
 
-    let registry = Registry::new(Arc::clone(&queue), SystemClock, stop.clone());
+    let (refusals, refused) = mpsc::channel(limits::REFUSALS);
+    let reporting = tokio::spawn(report::run(client.clone(), refused));
+    let registry = Registry::new(Arc::clone(&queue), SystemClock, stop.clone(), refusals);
     let ingest = Ingest { queue: Arc::clone(&queue), webhooks: registry.known(), clock: SystemClock };
     let watching = tokio::spawn(watch(client, options.namespace, registry, stop.clone()));
     tracing::info!(%address, "takes events");
     ingest::serve(listener, ingest, stop).await;
     let _ = watching.await;
+    // The workers are gone, and so is who could tell it something. A word that it cannot write now is lost.
+    reporting.abort();
     queue.close().await;
     Ok(())
 }
@@ -130,7 +135,13 @@ fn keep_what_is_read(secret: &mut Secret) {
     secret.metadata.managed_fields = None;
     let named = secret.webhook().is_some();
     if let Some(data) = &mut secret.data {
-        data.retain(|key, _| named && [ACTIVE_CERTIFICATE, ACTIVE_KEY, TRUSTED].contains(&key.as_str()));
+        let ours = |key: &str| {
+            key == TRUSTED
+                || Slot::ALL
+                    .iter()
+                    .any(|slot| [slot.certificate_key(), slot.private_key_key()].contains(&key))
+        };
+        data.retain(|key, _| named && ours(key));
     }
 }
 

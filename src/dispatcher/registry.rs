@@ -7,7 +7,10 @@ use std::{
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::reflector::{ObjectRef, Store};
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -17,7 +20,7 @@ use super::{
 use crate::{
     api::v1alpha1::OutboundWebhook,
     clock::Clock,
-    deliver::{Assignment, Worker},
+    deliver::{Assignment, Refused, Worker},
     event::WebhookKey,
     ingest::{Known, Webhooks},
     queue::Queue,
@@ -51,14 +54,28 @@ pub(super) struct Registry<Q, C> {
     queue: Arc<Q>,
     clock: C,
     stop: CancellationToken,
+    refusals: mpsc::Sender<Refused>,
     names: Arc<Names>,
     running: HashMap<WebhookKey, Running>,
     workers: JoinSet<()>,
 }
 
 impl<Q: Queue, C: Clock + Clone> Registry<Q, C> {
-    pub(super) fn new(queue: Arc<Q>, clock: C, stop: CancellationToken) -> Self {
-        Self { queue, clock, stop, names: Arc::default(), running: HashMap::new(), workers: JoinSet::new() }
+    pub(super) fn new(
+        queue: Arc<Q>,
+        clock: C,
+        stop: CancellationToken,
+        refusals: mpsc::Sender<Refused>,
+    ) -> Self {
+        Self {
+            queue,
+            clock,
+            stop,
+            refusals,
+            names: Arc::default(),
+            running: HashMap::new(),
+            workers: JoinSet::new(),
+        }
     }
 
     pub(super) fn known(&self) -> Arc<Names> {
@@ -95,7 +112,8 @@ impl<Q: Queue, C: Clock + Clone> Registry<Q, C> {
             let (assignment, receiver) = watch::channel(Assignment::Hold("starting"));
             let stop = self.stop.child_token();
             let (queue, clock) = (Arc::clone(&self.queue), self.clock.clone());
-            let worker = Worker::new(key.clone(), queue, receiver, clock, stop.clone());
+            let worker =
+                Worker::new(key.clone(), queue, receiver, clock, stop.clone(), self.refusals.clone());
             self.workers.spawn(worker.run());
             Running { assignment, built: None, stop }
         });
@@ -129,9 +147,9 @@ fn report(webhook: &WebhookKey, before: &Assignment, after: &Assignment) {
     match (before, after) {
         (Assignment::Hold(was), Assignment::Hold(reason)) if was == reason => {}
         (_, Assignment::Hold(reason)) => tracing::info!(%webhook, reason, "holds"),
-        (Assignment::Deliver(was), Assignment::Deliver(is)) if Arc::ptr_eq(&was.client, &is.client) => {}
+        (Assignment::Deliver(was), Assignment::Deliver(is)) if Arc::ptr_eq(&was.clients, &is.clients) => {}
         (_, Assignment::Deliver(target)) => {
-            let identity = target.client.identity();
+            let identity = target.clients.active().identity();
             tracing::info!(
                 %webhook,
                 identifier = identity.map(|facts| facts.identifier.as_str()),

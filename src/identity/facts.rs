@@ -10,6 +10,7 @@ use x509_parser::{
 };
 
 use super::name::rfc4514;
+use crate::limits::NAME_CHARACTERS;
 
 /// The facts of a leaf certificate and of the chain that stands behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,17 +56,17 @@ impl Facts {
         let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| FactsError::Malformed)?;
         let time = |t: i64| Timestamp::from_second(clamped(t)).map_err(|_| FactsError::Validity);
         let validity = certificate.validity();
-        let serial_number = serial(certificate.raw_serial());
+        let serial_number = bounded(serial(certificate.raw_serial()));
         Ok(Self {
-            identifier: identifier(&certificate, &serial_number),
+            identifier: bounded(identifier(&certificate, &serial_number)),
             valid_from: time(validity.not_before.timestamp())?,
             valid_till: time(validity.not_after.timestamp())?,
-            issuer: rfc4514(certificate.issuer()),
+            issuer: bounded(rfc4514(certificate.issuer())),
             fingerprint_sha256: fingerprint(leaf),
             key_algorithm: key_algorithm(certificate.public_key()),
             chain_length: chain.len(),
             serial_number,
-            alias,
+            alias: alias.map(bounded),
         })
     }
 
@@ -78,6 +79,15 @@ impl Facts {
     pub fn is_expired_at(&self, now: Timestamp) -> bool {
         now > self.valid_till
     }
+}
+
+/// Facts go into a status, where a name of a hundred kilobytes is not welcome.
+fn bounded(mut name: String) -> String {
+    if let Some((end, _)) = name.char_indices().nth(NAME_CHARACTERS) {
+        name.truncate(end);
+        name.push('…');
+    }
+    name
 }
 
 /// RFC 5280, 4.1.2.5: 99991231235959Z stands for "no end". It lies two hours behind the last moment that

@@ -5,6 +5,7 @@
 
 mod facts;
 mod name;
+mod recorder;
 mod slots;
 mod tls;
 mod trust;
@@ -14,8 +15,9 @@ use zeroize::Zeroizing;
 
 pub use facts::{Facts, FactsError, fingerprint, rfc3339};
 pub(crate) use name::rfc4514;
-pub use slots::{ACTIVE_CERTIFICATE, ACTIVE_KEY, PemError, Slots, chain_to_pem};
-pub use tls::{TlsError, client_config};
+pub use recorder::{Handshake, Recorder, recorded_client_config};
+pub use slots::{PemError, Slot, Slots, chain_to_pem};
+pub use tls::{TlsError, Unpresentable, client_config};
 pub use trust::{TRUSTED, Trust, TrustError, parse_bundle};
 
 /// A certificate chain with its private key.

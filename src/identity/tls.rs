@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use rustls::{
-    ClientConfig, SignatureAlgorithm, SignatureScheme,
+    ClientConfig, OtherError, RootCertStore, SignatureAlgorithm, SignatureScheme,
     client::ResolvesClientCert,
     crypto::aws_lc_rs,
     pki_types::{PrivateKeyDer, SubjectPublicKeyInfoDer},
@@ -31,10 +31,17 @@ pub enum TlsError {
 /// TLS 1.2 and 1.3 towards whom `trust` names, presenting `identity` whenever the server asks for a
 /// certificate, whatever authorities it says it accepts: that list is a hint, and often wrong.
 pub fn client_config(identity: Option<&Identity>, trust: &Trust) -> Result<ClientConfig, TlsError> {
+    config_with_roots(identity, Arc::new(trust.roots()?))
+}
+
+pub(super) fn config_with_roots(
+    identity: Option<&Identity>,
+    roots: Arc<RootCertStore>,
+) -> Result<ClientConfig, TlsError> {
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(TlsError::Identity)?
-        .with_root_certificates(trust.roots()?);
+        .with_root_certificates(roots);
     let mut config = match identity {
         None => builder.with_no_client_auth(),
         Some(identity) => builder.with_client_cert_resolver(Arc::new(Present::new(identity)?)),
@@ -91,8 +98,8 @@ struct MustSign(Arc<dyn SigningKey>);
 
 impl SigningKey for MustSign {
     fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
-        let refusal = "the server accepts no signature that the client certificate's key can make";
-        Some(self.0.choose_scheme(offered).unwrap_or_else(|| Box::new(Refusal(refusal))))
+        let refusal = || Box::new(Refusal(Unpresentable::NoCommonSignature)) as Box<dyn Signer>;
+        Some(self.0.choose_scheme(offered).unwrap_or_else(refusal))
     }
 
     fn public_key(&self) -> Option<SubjectPublicKeyInfoDer<'_>> {
@@ -104,13 +111,24 @@ impl SigningKey for MustSign {
     }
 }
 
+/// Why a handshake was ended on this side: going on would have been without the certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unpresentable {
+    /// The key can make no signature that the server takes.
+    #[error("the server accepts no signature that the client certificate's key can make")]
+    NoCommonSignature,
+    /// The certificate is not valid yet, or no more.
+    #[error("the client certificate is not valid now")]
+    NotValidNow,
+}
+
 /// The key of a certificate that is not valid now.
 #[derive(Debug)]
 struct NotValidNow;
 
 impl SigningKey for NotValidNow {
     fn choose_scheme(&self, _offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
-        Some(Box::new(Refusal("the client certificate is not valid now")))
+        Some(Box::new(Refusal(Unpresentable::NotValidNow)))
     }
 
     fn algorithm(&self) -> SignatureAlgorithm {
@@ -120,11 +138,11 @@ impl SigningKey for NotValidNow {
 
 /// Signs nothing, and so ends the handshake.
 #[derive(Debug)]
-struct Refusal(&'static str);
+struct Refusal(Unpresentable);
 
 impl Signer for Refusal {
     fn sign(&self, _message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
-        Err(rustls::Error::General(self.0.to_owned()))
+        Err(rustls::Error::Other(OtherError(Arc::new(self.0))))
     }
 
     fn scheme(&self) -> SignatureScheme {

@@ -37,6 +37,9 @@ pub enum TrustError {
     /// A bound was exceeded.
     #[error("is larger than the limit of {limit} {unit}", limit = .0, unit = .1)]
     Limit(usize, &'static str),
+    /// No certificate, and not the system's either.
+    #[error("names nobody to trust")]
+    Nobody,
     /// The system has no authorities.
     #[error("the system has no trusted certificates: install ca-certificates, or set SSL_CERT_FILE")]
     NoSystemRoots,

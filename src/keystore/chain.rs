@@ -31,7 +31,8 @@ pub(crate) fn order(leaf: usize, certificates: &[X509Certificate<'_>], now: i64)
     let mut chain = Chain { order: vec![leaf], rooted: false };
     let mut signatures = 0;
     while let Some(current) = chain.order.last().and_then(|index| certificates.get(*index)) {
-        if is_self_issued(current) {
+        // Its own name and its own key; a self-issued one of an older key goes on (RFC 5280, 3.2).
+        if is_named(current, current) {
             chain.rooted = true;
             break;
         }

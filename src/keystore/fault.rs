@@ -14,7 +14,7 @@ use crate::{
 /// What is wrong with a keystore.
 #[derive(Debug)]
 pub(crate) enum Fault {
-    /// Something else than a keystore: what it is.
+    /// Something else than a keystore: what it is, and what to do.
     Other(String),
     /// A keystore in a format that is not taken: its name, and the type that keytool knows it by.
     Format { name: &'static str, keytool: Option<&'static str> },
@@ -104,7 +104,7 @@ impl Fault {
 
     fn sentence(&self, request: &Request<'_>, format: Option<Format>) -> String {
         match self {
-            Self::Other(what) => format!("{what}; a PKCS#12 or JKS keystore is needed"),
+            Self::Other(what) => what.clone(),
             Self::Format { name, keytool } => {
                 format!("{name} is not supported; {}", convert(request, *keytool))
             }
@@ -240,9 +240,11 @@ fn reexport(request: &Request<'_>, format: Option<Format>) -> String {
     let file = shell(request.file);
     match format {
         Some(Format::Jks) => format!("; {}", convert(request, Some(java_type(request)))),
+        // By way of a PEM file, its key encrypted: a pipe does not do, since openssl reads it twice.
         Some(Format::Pkcs12) | None => format!(
-            "; write it again as tools do today: \
-             openssl pkcs12 -legacy -in {file} -nodes | openssl pkcs12 -export -out new.p12"
+            "; write it again as tools do today: openssl pkcs12 -legacy -in {file} -out keystore.pem && \
+             openssl pkcs12 -export -in keystore.pem -out new.p12{}",
+            request.alias.map(|alias| format!(" -name {}", shell(alias))).unwrap_or_default()
         ),
     }
 }
@@ -262,13 +264,13 @@ fn convert(request: &Request<'_>, keytool: Option<&str>) -> String {
     }
 }
 
-/// A file's name as a shell takes it.
-fn shell(file: &str) -> String {
+/// A word as a shell takes it.
+fn shell(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "./_-".contains(c);
-    if !file.is_empty() && file.chars().all(plain) && !file.starts_with('-') {
-        return file.to_owned();
+    if !word.is_empty() && word.chars().all(plain) && !word.starts_with('-') {
+        return word.to_owned();
     }
-    format!("'{}'", file.replace('\'', r"'\''"))
+    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 fn algorithm_name(oid: &[u8]) -> String {

@@ -122,7 +122,8 @@ pub(crate) fn open_key(
                 <[u8; 8]>::try_from(&*salt).map_err(|_| Fault::Corrupt("a salt has the wrong length"))?;
             let iterations = Kdf::iterations(parameters.unsigned()?)?.get();
             // Each half of the salt is digested on its own.
-            let cost = Cost { iterations: u64::from(iterations), steps: 2 * u64::from(iterations) };
+            let steps = 2 * u64::from(iterations) * Hash::Md5.weight();
+            let cost = Cost { iterations: u64::from(iterations), steps };
             if data.is_empty() || !data.len().is_multiple_of(8) {
                 return Err(Fault::Corrupt("encrypted data has the wrong length"));
             }

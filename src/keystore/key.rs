@@ -102,7 +102,15 @@ fn rsa(key: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyError> {
 }
 
 /// `ECPrivateKey { version, OCTET STRING, [0] parameters, [1] publicKey }` (RFC 5915).
-fn ec(mut parameters: Reader<'_>, key: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+fn ec<'a>(mut parameters: Reader<'a>, key: &'a [u8]) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    let mut members = Reader::new(key).sequence()?;
+    members.expect(ber::INTEGER)?;
+    let scalar = members.octets()?;
+    if parameters.is_empty()
+        && let Some(own) = members.optional(ber::CONTEXT_0_CONSTRUCTED)?
+    {
+        parameters = own.contents()?;
+    }
     if parameters.peek() != Some(ber::OID) {
         return Err(KeyError::Unsupported("EC with parameters of its own".to_owned()));
     }
@@ -113,9 +121,6 @@ fn ec(mut parameters: Reader<'_>, key: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyE
         oid::P521 => 66,
         other => return Err(KeyError::Unsupported(format!("EC on {}", curve_name(other)))),
     };
-    let mut members = Reader::new(key).sequence()?;
-    members.expect(ber::INTEGER)?;
-    let scalar = members.octets()?;
     let zeros = scalar.len().saturating_sub(bytes);
     let (surplus, scalar) = scalar.split_at_checked(zeros).ok_or(KeyError::Damaged)?;
     if constant_time::verify_slices_are_equal(surplus, &vec![0; zeros]).is_err() {

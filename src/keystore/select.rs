@@ -29,7 +29,7 @@ pub(crate) struct Selected<'a> {
     pub(crate) certificates: Vec<X509Certificate<'a>>,
     /// Keys that were left aside, and why they are not usable.
     pub(crate) unusable: Vec<(String, Fault)>,
-    /// Whether the key's own password worked only without the newline at its end.
+    /// Whether the password of the key worked only without the newline at its end.
     pub(crate) without_newline: bool,
 }
 
@@ -83,6 +83,8 @@ pub(crate) fn select<'a>(
             // The same key twice is one identity.
             Ok(found) if usable.iter().any(|other| other.key.public() == found.key.public()) => {}
             Ok(found) => usable.push(found),
+            // Enough is known: a choice is needed, and with it the work of one key is done.
+            Err(Fault::Limit { .. }) if usable.len() > 1 => break,
             Err(limit @ Fault::Limit { .. }) => return Err(limit),
             Err(fault) => unusable.push((fault::name(entry.alias.as_deref()), fault)),
         }

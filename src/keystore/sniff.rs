@@ -22,9 +22,13 @@ pub(crate) fn sniff(bytes: &[u8]) -> Result<Kind, Fault> {
     match recognise(bytes) {
         Seen::Keystore(kind) => Ok(kind),
         Seen::Unsupported(name, keytool) => Err(Fault::Format { name, keytool }),
-        Seen::Other(what) => Err(Fault::Other(what.to_owned())),
+        Seen::Other(what) => Err(other(what)),
         Seen::Nothing => Err(text(bytes)),
     }
+}
+
+fn other(what: &str) -> Fault {
+    Fault::Other(format!("{what}; a PKCS#12 or JKS keystore is needed"))
 }
 
 enum Seen {
@@ -114,14 +118,14 @@ fn sequence_of_sequences(mut inside: Reader<'_>) -> Seen {
 
 fn text(bytes: &[u8]) -> Fault {
     let Ok(text) = std::str::from_utf8(bytes) else {
-        return Fault::Other("the file is not a keystore".to_owned());
+        return other("the file is of an unknown kind");
     };
     if let Some(begin) = text.find("-----BEGIN ") {
         let label: String =
             text.get(begin + 11..).unwrap_or_default().chars().take_while(|c| *c != '-').collect();
         let label: String = label.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').take(40).collect();
         return Fault::Other(format!(
-            "the file is PEM ({label}); make a keystore of it with openssl pkcs12 -export -in FILE -inkey KEY"
+            "the file is PEM ({label}); make a keystore of it: openssl pkcs12 -export -in FILE -inkey KEY -out keystore.p12"
         ));
     }
     let base64: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
@@ -135,8 +139,8 @@ fn text(bytes: &[u8]) -> Fault {
             ))
         }
         Seen::Unsupported(..) | Seen::Other(_) if !decoded.is_empty() => {
-            Fault::Other("the file is base64 text".to_owned())
+            other("the file is base64 text of something else than a keystore")
         }
-        _ => Fault::Other("the file is text, not a keystore".to_owned()),
+        _ => other("the file is text"),
     }
 }

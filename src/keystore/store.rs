@@ -60,7 +60,7 @@ pub(crate) enum Sealed {
 pub(crate) struct Opened {
     /// `PrivateKeyInfo`.
     pub(crate) key: Zeroizing<Vec<u8>>,
-    /// Whether its own password worked only without the newline at its end.
+    /// Whether the password worked only without the newline at its end.
     pub(crate) without_newline: bool,
 }
 
@@ -118,15 +118,14 @@ impl Keyring {
 
     /// Opens a key: with its own password, else with the store's.
     pub(crate) fn open(&self, sealed: &Sealed, budget: &mut Budget) -> Result<Option<Opened>, Fault> {
-        for (own, readings) in [(true, &self.key), (false, &self.store)] {
+        for readings in [&self.key, &self.store] {
             let found = match sealed {
                 Sealed::Plain(key) => Some((key.clone(), 0)),
                 Sealed::Shrouded { scheme, data } => decrypt(scheme, data, readings, budget)?,
                 Sealed::Jks(data) => jks::open_key(data, readings, budget)?,
             };
             if let Some((key, index)) = found {
-                let reading = readings.get(index);
-                let without_newline = own && reading.is_some_and(|reading| reading.without_newline);
+                let without_newline = readings.get(index).is_some_and(|reading| reading.without_newline);
                 return Ok(Some(Opened { key, without_newline }));
             }
         }

@@ -14,8 +14,17 @@ mod controller;
 mod crd;
 mod delivery;
 mod harness_selftest;
+mod probe;
+mod probe_failures;
 mod scene;
 
 fn main() -> ExitCode {
-    harness::run(vec![harness_selftest::tests(), crd::tests(), controller::tests(), delivery::tests()])
+    harness::run(vec![
+        harness_selftest::tests(),
+        crd::tests(),
+        controller::tests(),
+        delivery::tests(),
+        probe::tests(),
+        probe_failures::tests(),
+    ])
 }

@@ -7,6 +7,23 @@ pub enum ConditionType {
     Ready,
     /// What `mtls.active` names can be used.
     CertificateValid,
+    /// What `mtls.new` names can be used.
+    NewCertificateValid,
+    /// The last connection test.
+    Connected,
+    /// The certificate in use expires soon, and nothing waits to replace it.
+    CertificateExpiring,
+}
+
+impl ConditionType {
+    /// Those that the controller writes.
+    pub const OF_CONTROLLER: [Self; 5] = [
+        Self::Ready,
+        Self::CertificateValid,
+        Self::NewCertificateValid,
+        Self::Connected,
+        Self::CertificateExpiring,
+    ];
 }
 
 impl ConditionType {
@@ -15,6 +32,9 @@ impl ConditionType {
         match self {
             Self::Ready => "Ready",
             Self::CertificateValid => "CertificateValid",
+            Self::NewCertificateValid => "NewCertificateValid",
+            Self::Connected => "Connected",
+            Self::CertificateExpiring => "CertificateExpiring",
         }
     }
 }
@@ -42,6 +62,16 @@ pub enum Reason {
     InvalidUrl,
     /// An object that the controller would write belongs to somebody else.
     NotOwned,
+    /// The certificate is to become the one in use, and waits for its test to pass.
+    WaitsForTest,
+    /// The certificate is to become the one in use, and waits for a person to ask for it.
+    WaitsForPromotion,
+    /// The certificate is the one in use by now.
+    Promoted,
+    /// The certificate in use has long to live, or another waits to replace it.
+    NotSoon,
+    /// The certificate in use expires soon, and nothing waits to replace it.
+    NoReplacement,
     /// The webhook says that nothing is to be sent.
     Suspended,
 }
@@ -60,6 +90,11 @@ impl Reason {
             Self::InvalidCaBundle => "InvalidCABundle",
             Self::InvalidUrl => "InvalidURL",
             Self::NotOwned => "NotOwned",
+            Self::WaitsForTest => "WaitsForTest",
+            Self::WaitsForPromotion => "WaitsForPromotion",
+            Self::Promoted => "Promoted",
+            Self::NotSoon => "NotSoon",
+            Self::NoReplacement => "NoReplacement",
             Self::Suspended => "Suspended",
         }
     }

@@ -13,11 +13,13 @@ use kube::CustomResourceExt as _;
 
 pub use condition::{ConditionType, Reason};
 pub use spec::{
-    BundleKind, BundleRef, Certificate, Delivery, Endpoint, KeystoreFormat, KeystoreRef, MutualTls,
-    OutboundWebhook, OutboundWebhookSpec, Retry, SecretKeyRef, Trust,
+    BundleKind, BundleRef, Certificate, ConnectionTest, Delivery, Endpoint, KeystoreFormat, KeystoreRef,
+    MutualTls, OutboundWebhook, OutboundWebhookSpec, Promotion, Retry, Rotation, SecretKeyRef, TestRequest,
+    Trust,
 };
 pub use status::{
-    CertificateStatus, CertificateWarning, LocalRef, MutualTlsStatus, OutboundWebhookStatus, Source,
+    AlertStatus, CertificateStatus, CertificateWarning, DeliveryStatus, LocalRef, MutualTlsStatus,
+    OutboundWebhookStatus, RefusalStatus, ServerCertificateStatus, Source, TestStatus, TestsStatus,
 };
 
 /// The label by which an administrator enables mTLS for a namespace, with the value [`ENABLED`].
@@ -29,6 +31,10 @@ pub const GENERATION_ANNOTATION: &str = "postrider.dev/webhook-generation";
 
 /// On a Secret of identities: the origin of the endpoint (scheme, host, port) that they were accepted for.
 pub const ENDPOINT_ANNOTATION: &str = "postrider.dev/endpoint-origin";
+/// On a webhook: the fingerprint of the New that is to become Active now.
+pub const PROMOTE_ANNOTATION: &str = "postrider.dev/promote";
+/// On a webhook: any new value asks for a connection test now.
+pub const TEST_ANNOTATION: &str = "postrider.dev/test";
 /// On every object that the controller writes.
 pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "postrider");
 /// On a Secret of identities.

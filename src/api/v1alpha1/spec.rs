@@ -38,7 +38,28 @@ use super::OutboundWebhookStatus;
         json_path = ".status.mtls.active.validTill",
         description = "When the certificate in use expires"
     ),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "New Identifier",
+        type_ = "string",
+        json_path = ".status.mtls.new.identifier",
+        description = "Subject of the certificate that is to replace the one in use",
+        priority = 1
+    ),
+    printcolumn(
+        name = "New Valid Till",
+        type_ = "string",
+        json_path = ".status.mtls.new.validTill",
+        description = "When the certificate that is to replace the one in use expires",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Connected",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Connected\")].reason",
+        description = "Result of the last connection test",
+        priority = 1
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct OutboundWebhookSpec {
@@ -75,6 +96,30 @@ pub struct Endpoint {
     /// Who the server may be. Default: whom the system trusts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trust: Option<Trust>,
+    /// How the connection is tested. No test sends an event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test: Option<ConnectionTest>,
+}
+
+/// How the connection is tested.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ConnectionTest {
+    /// What is sent once TLS is up. Some servers refuse a certificate only in HTTP.
+    #[serde(default)]
+    pub request: TestRequest,
+}
+
+/// What a test sends once TLS is up.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TestRequest {
+    /// Nothing: the handshake and a first read.
+    #[default]
+    None,
+    /// A HEAD request.
+    Head,
+    /// An OPTIONS request.
+    Options,
 }
 
 fn default_timeout_seconds() -> i32 {
@@ -131,6 +176,31 @@ pub enum BundleKind {
 pub struct MutualTls {
     /// The client certificate in use.
     pub active: Certificate,
+    /// The client certificate that is to replace it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new: Option<Certificate>,
+    /// How one replaces the other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<Rotation>,
+}
+
+/// How a new client certificate replaces the one in use.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Rotation {
+    /// When the new certificate becomes the one in use.
+    #[serde(default)]
+    pub promotion: Promotion,
+}
+
+/// When the new certificate becomes the one in use.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Promotion {
+    /// Once it has passed its connection test.
+    #[default]
+    Automatic,
+    /// Once the annotation postrider.dev/promote names its fingerprint.
+    Manual,
 }
 
 /// A client certificate in a keystore.

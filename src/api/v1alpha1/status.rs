@@ -19,6 +19,121 @@ pub struct OutboundWebhookStatus {
     /// The client certificates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtls: Option<MutualTlsStatus>,
+    /// The last connection test of each certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test: Option<TestsStatus>,
+    /// What the dispatcher tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<DeliveryStatus>,
+}
+
+/// The last connection test of each certificate.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct TestsStatus {
+    /// With the certificate in use, or without one where none is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active: Option<TestStatus>,
+    /// With the certificate that is to replace it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new: Option<TestStatus>,
+}
+
+/// A connection test.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct TestStatus {
+    /// The certificate that was presented, as in status.mtls.
+    #[serde(rename = "fingerprintSHA256", default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint_sha256: Option<String>,
+    /// When it ended.
+    pub time: Time,
+    /// Whether deliveries may be expected to arrive.
+    pub succeeded: bool,
+    /// A documented constant.
+    pub reason: String,
+    /// What was seen, which side, and what to do.
+    pub message: String,
+    /// Where it failed: DNS, connect, TLS, HTTP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer: Option<String>,
+    /// The TLS alert that the server sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alert: Option<AlertStatus>,
+    /// What may explain a failure, or deserves a look beside success.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<CertificateWarning>,
+    /// TLSv1.2 or TLSv1.3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_version: Option<String>,
+    /// By its name in the registry of IANA.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cipher_suite: Option<String>,
+    /// Whether the server asked for a client certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificate_requested: Option<bool>,
+    /// The authorities whose certificates the server says it accepts (RFC 4514), the first of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accepted_authorities: Vec<String>,
+    /// Whether ours is under one of them. Absent where the server names none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer_accepted: Option<bool>,
+    /// What the server presented, leaf first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub server_chain: Vec<ServerCertificateStatus>,
+    /// Status of the response, where a request was sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_status: Option<i32>,
+    /// Changes with what the test depends on: the endpoint, its trust, and the wish for a test.
+    pub inputs: String,
+}
+
+/// A TLS alert.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct AlertStatus {
+    /// Its number.
+    pub number: i32,
+    /// Its name.
+    pub name: String,
+}
+
+/// A certificate that a server presented.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ServerCertificateStatus {
+    /// Subject (RFC 4514).
+    pub subject: String,
+    /// When it expires.
+    pub valid_till: Time,
+    /// SHA-256 of the certificate, lower-case hex.
+    #[serde(rename = "fingerprintSHA256")]
+    pub fingerprint_sha256: String,
+}
+
+/// What the dispatcher tells.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct DeliveryStatus {
+    /// The last time that the endpoint refused a client certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificate_refused: Option<RefusalStatus>,
+}
+
+/// An endpoint refused a client certificate.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct RefusalStatus {
+    /// The certificate that was refused.
+    #[serde(rename = "fingerprintSHA256")]
+    pub fingerprint_sha256: String,
+    /// The certificate that was taken instead, where one was.
+    #[serde(rename = "takenFingerprintSHA256", default, skip_serializing_if = "Option::is_none")]
+    pub taken_fingerprint_sha256: Option<String>,
+    /// What was seen.
+    pub message: String,
+    /// When.
+    pub time: Time,
 }
 
 /// The client certificates.
@@ -28,6 +143,12 @@ pub struct MutualTlsStatus {
     /// The certificate in use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active: Option<CertificateStatus>,
+    /// The certificate that is to replace it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new: Option<CertificateStatus>,
+    /// The certificate that was replaced, until it expires.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<CertificateStatus>,
     /// The ConfigMap with the public certificates: what is installed in the receiving server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_certificate_ref: Option<LocalRef>,

@@ -1,7 +1,10 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{api::v1alpha1::OutboundWebhook, identity::tests::identity};
+use crate::{
+    api::v1alpha1::OutboundWebhook,
+    identity::{Slot, tests::identity},
+};
 
 fn webhook(spec: &Value) -> OutboundWebhook {
     let mut full = json!({ "endpoint": { "url": "https://partner.example/hooks" } });
@@ -37,7 +40,7 @@ fn secret(generation: &str, slots: &Slots) -> Secret {
 }
 
 fn accepted(name: &str) -> Slots {
-    Slots { active: Some(Arc::new(identity(name))) }
+    Slots { active: Some(Arc::new(identity(name))), ..Slots::default() }
 }
 
 fn held(assignment: &Assignment) -> &'static str {
@@ -49,7 +52,7 @@ fn held(assignment: &Assignment) -> &'static str {
 
 fn client(assignment: Assignment) -> Arc<Client> {
     match assignment {
-        Assignment::Deliver(target) => Arc::clone(&target.client),
+        Assignment::Deliver(target) => Arc::clone(target.clients.active()),
         Assignment::Hold(reason) => panic!("it holds: {reason}"),
     }
 }
@@ -92,7 +95,7 @@ fn mtls_without_its_certificate_holds_in_every_way() {
             mtls(),
             Some({
                 let mut s = good.clone();
-                s.data.as_mut().unwrap().remove(ACTIVE_KEY);
+                s.data.as_mut().unwrap().remove(Slot::Active.private_key_key());
                 s
             }),
         ),
@@ -104,7 +107,7 @@ fn mtls_without_its_certificate_holds_in_every_way() {
                 s.data
                     .as_mut()
                     .unwrap()
-                    .insert(ACTIVE_CERTIFICATE.into(), k8s_openapi::ByteString(b"x".to_vec()));
+                    .insert(Slot::Active.certificate_key().into(), k8s_openapi::ByteString(b"x".to_vec()));
                 s
             }),
         ),
@@ -114,7 +117,10 @@ fn mtls_without_its_certificate_holds_in_every_way() {
             Some({
                 let mut s = good.clone();
                 let other = secret("2", &accepted("CN=other"));
-                s.data.as_mut().unwrap().insert(ACTIVE_KEY.into(), other.data.unwrap()[ACTIVE_KEY].clone());
+                s.data.as_mut().unwrap().insert(
+                    Slot::Active.private_key_key().into(),
+                    other.data.unwrap()[Slot::Active.private_key_key()].clone(),
+                );
                 s
             }),
         ),

@@ -23,7 +23,9 @@ impl Written {
             out.extend(count(key.len()));
             out.extend(key);
             out.extend(count(chain.len()));
-            chain.iter().for_each(|der| self.certificate(&mut out, der));
+            for der in chain {
+                self.certificate(&mut out, der);
+            }
         }
         for (alias, der) in &self.trusted {
             out.extend(TRUSTED_CERTIFICATE.to_be_bytes());

@@ -13,6 +13,7 @@ pub(crate) mod pki;
 pub(crate) mod process;
 pub(crate) mod receiver;
 pub(crate) mod secrets;
+pub(crate) mod servers;
 pub(crate) mod tool;
 
 mod context;

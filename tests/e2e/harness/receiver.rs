@@ -146,7 +146,7 @@ impl<'a> Options<'a> {
         Receiver { address, state, server: tokio::spawn(accept) }
     }
 
-    fn tls(&self) -> ServerConfig {
+    pub(crate) fn tls(&self) -> ServerConfig {
         let verifier = |authorities: &[&Authority]| {
             let mut roots = RootCertStore::empty();
             for authority in authorities {

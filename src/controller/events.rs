@@ -1,0 +1,123 @@
+//! What happened, as Events: the story that `kubectl describe` tells of a rotation.
+
+use std::collections::HashMap;
+
+use kube::{
+    Client, Resource as _,
+    runtime::events::{Event, EventType, Recorder, Reporter},
+};
+
+use super::FIELD_MANAGER;
+use crate::{
+    api::v1alpha1::{OutboundWebhook, TestStatus},
+    identity::{Facts, Slot, Slots},
+    rotation::{Because, Step},
+};
+
+/// Says what happened to webhooks.
+pub(super) struct Story(Recorder);
+
+impl Story {
+    pub(super) fn new(client: Client) -> Self {
+        let instance = std::env::var("HOSTNAME").ok();
+        Self(Recorder::new(client, Reporter { controller: FIELD_MANAGER.to_owned(), instance }))
+    }
+
+    /// An Event that cannot be written is a line in the log: what it tells of has happened all the same.
+    pub(super) async fn tell(
+        &self,
+        webhook: &OutboundWebhook,
+        steps: &[Step],
+        tests: &[TestStatus],
+        names: &Names,
+    ) {
+        let tests = tests.iter().map(|test| of_test(test, names));
+        for event in tests.chain(steps.iter().map(|step| of_step(step, names))) {
+            if let Err(error) = self.0.publish(&event, &webhook.object_ref(&())).await {
+                tracing::warn!(%error, reason = event.reason, note = event.note, "an Event could not be written");
+            }
+        }
+    }
+}
+
+/// What certificates are called, by fingerprint.
+#[derive(Default)]
+pub(super) struct Names(HashMap<String, String>);
+
+impl Names {
+    pub(super) fn add(&mut self, slots: &Slots) {
+        for (_, identity) in slots.iter() {
+            let facts: &Facts = identity.facts();
+            let short = facts.fingerprint_sha256.get(..12).unwrap_or_default();
+            let name = format!("{} ({short}…, valid till {})", facts.identifier, facts.valid_till);
+            self.0.insert(facts.fingerprint_sha256.clone(), name);
+        }
+    }
+
+    fn of<'a>(&'a self, fingerprint: &'a str) -> &'a str {
+        self.0.get(fingerprint).map_or(fingerprint, String::as_str)
+    }
+}
+
+fn event(type_: EventType, reason: &str, action: &str, note: String) -> Event {
+    // The API takes notes of up to 1 KiB.
+    let note = note.chars().take(1000).collect();
+    Event { type_, reason: reason.to_owned(), note: Some(note), action: action.to_owned(), secondary: None }
+}
+
+fn of_step(step: &Step, names: &Names) -> Event {
+    use EventType::{Normal, Warning};
+    match step {
+        Step::Accepted(fingerprint) => event(
+            Normal,
+            "Accepted",
+            "Accept",
+            format!("{} is the Active certificate", names.of(fingerprint)),
+        ),
+        Step::Waits(fingerprint) => {
+            let note = format!("{} is loaded as New, and waits to become Active", names.of(fingerprint));
+            event(Normal, "NewCertificate", "Load", note)
+        }
+        Step::Withdrawn(fingerprint) => event(
+            Normal,
+            "NewWithdrawn",
+            "Withdraw",
+            format!("{} is not to follow any more", names.of(fingerprint)),
+        ),
+        Step::Promoted { from, to, because } => {
+            let because = match because {
+                Because::TestPassed => "its test has passed",
+                Because::Asked => "it was asked for",
+                Because::ActiveExpires => "the Active is about to expire",
+                Because::NoActive => "there was no Active",
+            };
+            let before = match from {
+                Some(from) => format!("; {} is Previous until it expires", names.of(from)),
+                None => String::new(),
+            };
+            event(Normal, "Promoted", "Promote", format!("{} is Active, for {because}{before}", names.of(to)))
+        }
+        Step::Expired { slot: Slot::Active, fingerprint } => {
+            let note =
+                format!("{} has expired; events are kept until another is there", names.of(fingerprint));
+            event(Warning, "ActiveExpired", "Expire", note)
+        }
+        Step::Expired { slot, fingerprint } => {
+            let note = format!("{} ({}) has expired and is dropped", names.of(fingerprint), slot.as_str());
+            event(Normal, "CertificateExpired", "Expire", note)
+        }
+        Step::Dropped => {
+            event(Normal, "Dropped", "Drop", "no client certificate is asked for; none is kept".to_owned())
+        }
+    }
+}
+
+fn of_test(test: &TestStatus, names: &Names) -> Event {
+    let with = test.fingerprint_sha256.as_deref().map_or("no client certificate", |of| names.of(of));
+    let note = format!("{} with {with}: {}", test.reason, test.message);
+    if test.succeeded {
+        event(EventType::Normal, "TestPassed", "Test", note)
+    } else {
+        event(EventType::Warning, "TestFailed", "Test", note)
+    }
+}

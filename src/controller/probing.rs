@@ -1,0 +1,221 @@
+//! Connection tests beside the reconciles: one at a time for a webhook, a bounded number over all. A test that
+//! ends makes its webhook be reconciled; what it found is an input there.
+//!
+//! A result counts for the inputs that it was made with: the endpoint, its trust, and the wish for a test. It
+//! is kept in the status, so that a restart repeats none.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use aws_lc_rs::digest::{Context as Digest, SHA256};
+use data_encoding::HEXLOWER;
+use futures::{Stream, channel::mpsc};
+use jiff::Timestamp;
+use kube::{ResourceExt as _, runtime::reflector::ObjectRef};
+use reqwest::Url;
+use tokio::sync::Semaphore;
+
+use super::status::test_status;
+use crate::{
+    api::v1alpha1::{OutboundWebhook, TEST_ANNOTATION, TestRequest, TestStatus},
+    backoff::backoff,
+    clock::Clock,
+    event::WebhookKey,
+    identity::{Identity, Slots, Trust},
+    kubernetes::key,
+    limits,
+    probe::{Endpoint, Request, probe},
+};
+
+/// What a test depends on beside the certificate.
+#[derive(Clone, Debug)]
+pub(super) struct Inputs {
+    url: Url,
+    trust: Trust,
+    request: Request,
+    timeout: Duration,
+    /// Changes with any of them, and with the wish for a test.
+    pub(super) hash: String,
+}
+
+impl Inputs {
+    pub(super) fn new(webhook: &OutboundWebhook, url: &Url, trust: Trust) -> Self {
+        let endpoint = &webhook.spec.endpoint;
+        let request = match endpoint.test.as_ref().map(|test| test.request).unwrap_or_default() {
+            TestRequest::None => Request::None,
+            TestRequest::Head => Request::Head,
+            TestRequest::Options => Request::Options,
+        };
+        let wish = webhook.annotations().get(TEST_ANNOTATION).map(String::as_str).unwrap_or_default();
+        let mut digest = Digest::new(&SHA256);
+        let settings = format!("{url}\n{request:?}\n{}\n{wish}\n", trust.system_roots);
+        digest.update(settings.as_bytes());
+        trust.certificates.iter().for_each(|certificate| digest.update(certificate));
+        let hash = HEXLOWER.encode(&digest.finish().as_ref()[..8]);
+        Self { url: url.clone(), trust, request, timeout: endpoint.timeout(), hash }
+    }
+}
+
+/// A result, and how many before it have failed in a row.
+#[derive(Clone, Debug)]
+pub(super) struct Tested {
+    pub(super) status: TestStatus,
+    failures: u32,
+    ended_at: Timestamp,
+    /// Not told as an event yet.
+    news: bool,
+}
+
+#[derive(Default)]
+struct OfWebhook {
+    running: bool,
+    results: HashMap<Option<String>, Tested>,
+}
+
+/// The tests of all webhooks.
+pub(super) struct Tests<C> {
+    places: Arc<Semaphore>,
+    webhooks: Arc<Mutex<HashMap<WebhookKey, OfWebhook>>>,
+    ended: mpsc::UnboundedSender<ObjectRef<OutboundWebhook>>,
+    clock: C,
+}
+
+impl<C: Clock + Clone> Tests<C> {
+    /// The stream names a webhook each time that tests of it have ended.
+    pub(super) fn new(clock: C) -> (Self, impl Stream<Item = ObjectRef<OutboundWebhook>> + Send + 'static) {
+        let (ended, stream) = mpsc::unbounded();
+        let places = Arc::new(Semaphore::new(limits::TESTS_AT_ONCE));
+        (Self { places, webhooks: Arc::default(), ended, clock }, stream)
+    }
+
+    /// The last result for a certificate with these inputs.
+    pub(super) fn result(
+        &self,
+        webhook: &OutboundWebhook,
+        identity: Option<&Identity>,
+        inputs: &Inputs,
+    ) -> Option<Tested> {
+        let fingerprint = identity.map(|identity| identity.facts().fingerprint_sha256.clone());
+        let kept = {
+            let webhooks = self.webhooks.lock().unwrap_or_else(PoisonError::into_inner);
+            let of_webhook = key(webhook).and_then(|key| webhooks.get(&key));
+            of_webhook.and_then(|of| of.results.get(&fingerprint)).cloned()
+        };
+        let told = || {
+            let tests = webhook.status.as_ref()?.test.as_ref()?;
+            let told =
+                tests.active.iter().chain(&tests.new).find(|test| test.fingerprint_sha256 == fingerprint)?;
+            Some(Tested { status: told.clone(), failures: 1, ended_at: told.time.0, news: false })
+        };
+        kept.or_else(told).filter(|tested| tested.status.inputs == inputs.hash)
+    }
+
+    /// Starts the tests that are due, and returns when the next one is: of the Active once for its inputs, of
+    /// a New that waits until it passes.
+    pub(super) fn start_due(
+        &self,
+        webhook: &OutboundWebhook,
+        slots: &Slots,
+        asks_for_mtls: bool,
+        inputs: &Inputs,
+    ) -> Option<Timestamp> {
+        let now = self.clock.now();
+        let mut next = None;
+        let mut due = Vec::new();
+        let active = slots.active.clone();
+        if (active.is_some() || !asks_for_mtls) && self.result(webhook, active.as_deref(), inputs).is_none() {
+            due.push(active);
+        }
+        if let Some(new) = &slots.new {
+            match self.result(webhook, Some(new), inputs) {
+                Some(tested) if tested.status.succeeded => {}
+                Some(tested) => {
+                    let (first, longest) = limits::TEST_RETRY;
+                    let at =
+                        tested.ended_at.checked_add(backoff(first, longest, tested.failures)).unwrap_or(now);
+                    if at <= now { due.push(Some(Arc::clone(new))) } else { next = Some(at) }
+                }
+                None => due.push(Some(Arc::clone(new))),
+            }
+        }
+        if !due.is_empty() {
+            self.start(webhook, due, inputs.clone());
+        }
+        next
+    }
+
+    fn start(&self, webhook: &OutboundWebhook, due: Vec<Option<Arc<Identity>>>, inputs: Inputs) {
+        let Some(webhook_key) = key(webhook) else { return };
+        {
+            let mut webhooks = self.webhooks.lock().unwrap_or_else(PoisonError::into_inner);
+            let of_webhook = webhooks.entry(webhook_key.clone()).or_default();
+            // Those that run wake the webhook when they end; what is due then is started then.
+            if std::mem::replace(&mut of_webhook.running, true) {
+                return;
+            }
+        }
+        let (places, webhooks, ended, clock) =
+            (Arc::clone(&self.places), Arc::clone(&self.webhooks), self.ended.clone(), self.clock.clone());
+        let reference = ObjectRef::from_obj(webhook);
+        tokio::spawn(async move {
+            for identity in due {
+                let Ok(_place) = places.acquire().await else { break };
+                let endpoint = Endpoint {
+                    url: &inputs.url,
+                    trust: &inputs.trust,
+                    request: inputs.request,
+                    timeout: inputs.timeout,
+                };
+                let outcome = probe(&endpoint, identity.as_deref()).await;
+                let ended_at = clock.now();
+                let fingerprint = identity.map(|identity| identity.facts().fingerprint_sha256.clone());
+                let status = test_status(&outcome, fingerprint.clone(), &inputs.hash, ended_at);
+                tracing::info!(webhook = %webhook_key, fingerprint, reason = status.reason, "tested the connection");
+                let mut webhooks = webhooks.lock().unwrap_or_else(PoisonError::into_inner);
+                let Some(of_webhook) = webhooks.get_mut(&webhook_key) else { continue };
+                let before = of_webhook.results.get(&fingerprint);
+                let failures =
+                    if status.succeeded { 0 } else { before.map_or(0, |before| before.failures) + 1 };
+                let told = before.is_some_and(|before| !before.news && before.status.reason == status.reason);
+                of_webhook.results.insert(fingerprint, Tested { status, failures, ended_at, news: !told });
+            }
+            if let Some(of_webhook) =
+                webhooks.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&webhook_key)
+            {
+                of_webhook.running = false;
+            }
+            let _ = ended.unbounded_send(reference);
+        });
+    }
+
+    /// Results that have not been told as events, each once.
+    pub(super) fn news(&self, webhook: &OutboundWebhook) -> Vec<TestStatus> {
+        let mut webhooks = self.webhooks.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(of_webhook) = key(webhook).and_then(|key| webhooks.get_mut(&key)) else { return Vec::new() };
+        let fresh = of_webhook
+            .results
+            .values_mut()
+            .filter_map(|tested| std::mem::take(&mut tested.news).then(|| tested.status.clone()));
+        fresh.collect()
+    }
+
+    /// Results of certificates that are in no slot any more are dropped.
+    pub(super) fn keep_only(&self, webhook: &OutboundWebhook, slots: &Slots) {
+        let mut webhooks = self.webhooks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(of_webhook) = key(webhook).and_then(|key| webhooks.get_mut(&key)) {
+            of_webhook.results.retain(|fingerprint, _| {
+                let in_a_slot = |(_, identity): (_, &Arc<Identity>)| {
+                    Some(&identity.facts().fingerprint_sha256) == fingerprint.as_ref()
+                };
+                fingerprint.is_none() || slots.iter().any(in_a_slot)
+            });
+        }
+    }
+
+    pub(super) fn forget(&self, webhook: &WebhookKey) {
+        self.webhooks.lock().unwrap_or_else(PoisonError::into_inner).remove(webhook);
+    }
+}
