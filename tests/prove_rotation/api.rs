@@ -18,7 +18,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::harness::{cluster::Cluster, pki::Keystore};
+use crate::harness::{
+    cluster::{Cluster, Namespace},
+    pki::Keystore,
+};
 
 /// What a step may take while controllers, dispatchers and API servers come and go: their watches return
 /// with a backoff.
@@ -30,6 +33,8 @@ const TRIES: usize = 5;
 /// The objects of one namespace.
 pub(crate) struct ApiServer {
     cluster: Arc<Cluster>,
+    /// Dropped, it is deleted.
+    namespace: Namespace,
     secrets: Api<Secret>,
     webhooks: Api<DynamicObject>,
     /// The webhooks as the watch last saw them.
@@ -39,18 +44,23 @@ pub(crate) struct ApiServer {
 }
 
 impl ApiServer {
-    pub(crate) fn new(cluster: &Arc<Cluster>, namespace: &str) -> Arc<Self> {
+    pub(crate) fn new(cluster: &Arc<Cluster>, namespace: Namespace) -> Arc<Self> {
         let kind =
             ApiResource::from_gvk(&GroupVersionKind::gvk("postrider.dev", "v1alpha1", "OutboundWebhook"));
         let api = Arc::new(Self {
             cluster: Arc::clone(cluster),
-            secrets: Api::namespaced(cluster.client(), namespace),
-            webhooks: Api::namespaced_with(cluster.client(), namespace, &kind),
+            secrets: namespace.api(),
+            webhooks: Api::namespaced_with(cluster.client(), namespace.name(), &kind),
+            namespace,
             seen: watch::Sender::new(BTreeMap::new()),
             away: RwLock::new(()),
         });
         tokio::spawn(Arc::clone(&api).watch());
         api
+    }
+
+    pub(crate) fn namespace(&self) -> &str {
+        self.namespace.name()
     }
 
     async fn watch(self: Arc<Self>) {

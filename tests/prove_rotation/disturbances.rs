@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::ApiServer,
-    harness::pki::{Keystore, Validity, new_password},
+    harness::pki::{Format, Keystore, Validity, new_password},
     partner::{Authorities, Held, Partner},
     programs::Programs,
 };
@@ -27,8 +27,11 @@ use crate::{
 /// From this length on every kind of disturbance happens at least once.
 const SECONDS_FOR_ALL: u64 = 60;
 
-/// A certificate that has less than this left is renewed before anything else happens.
+/// A certificate that has less than this left is renewed.
 const RENEWED_BEFORE: SignedDuration = SignedDuration::from_secs(15);
+
+/// Between two looks at how long a certificate has left.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How long the certificate of a short life lives, seconds.
 const SHORT_LIFE_SECONDS: std::ops::Range<u64> = 25..45;
@@ -186,18 +189,8 @@ impl Lane {
     }
 
     async fn disturb_webhooks(mut self) -> Result<(), String> {
-        // Renewals come when they are due; their dice are their own, so that the seed decides the rest.
-        let mut dice = StdRng::seed_from_u64(self.world.seed);
         let world = Arc::clone(&self.world);
         while let Some(what) = self.next(&Disturbance::OF_WEBHOOKS, 300..1500).await {
-            for partner in &world.partners {
-                let mut held = partner.held.lock().await;
-                if held.lives_for() < RENEWED_BEFORE {
-                    let life = short_or_long(&mut dice);
-                    let renewal = world.rotate_in_place(partner, &mut held, life, &mut dice);
-                    world.noted(Disturbance::Renewal, Some(partner), renewal).await?;
-                }
-            }
             let partner = &world.partners[self.random.random_range(0..world.partners.len())];
             let (life, down) = (short_or_long(&mut self.random), self.millis(200..2000));
             // The same dice whatever happens, so that the next disturbance is the seed's as well.
@@ -206,7 +199,7 @@ impl Lane {
             let needs_long_life = matches!(what, Disturbance::TrustSwitch | Disturbance::RefusedNew);
             if needs_long_life && held.lives_for() < LONG_LIFE {
                 // A New that waits while the Active is about to expire would be promoted whatever its test says.
-                let renewal = world.rotate_in_place(partner, &mut held, Validity::Year, &mut dice);
+                let renewal = world.rotate_in_place(partner, &mut held, Validity::Year, &mut random);
                 world.noted(Disturbance::Renewal, Some(partner), renewal).await?;
             }
             world
@@ -229,6 +222,48 @@ impl Lane {
                 .await?;
         }
         Ok(())
+    }
+}
+
+/// Renews certificates before they expire, as cert-manager does, whatever else happens.
+pub(crate) struct Renewals {
+    keepers: JoinSet<Result<(), String>>,
+    stop: CancellationToken,
+}
+
+impl Renewals {
+    pub(crate) fn start(world: &Arc<World>) -> Self {
+        let (mut keepers, stop) = (JoinSet::new(), CancellationToken::new());
+        for index in 0..world.partners.len() {
+            keepers.spawn(keep_valid(Arc::clone(world), index, stop.clone()));
+        }
+        Self { keepers, stop }
+    }
+
+    /// Lets renewals under way finish; returns what went wrong.
+    pub(crate) async fn stop(self) -> Vec<String> {
+        self.stop.cancel();
+        let ended = self.keepers.join_all().await;
+        ended.into_iter().filter_map(Result::err).collect()
+    }
+}
+
+async fn keep_valid(world: Arc<World>, index: usize, stop: CancellationToken) -> Result<(), String> {
+    // Renewals come when they are due; their dice are their own, so that the seed decides the rest.
+    let mut random = StdRng::seed_from_u64(world.seed.wrapping_sub(u64::try_from(index).unwrap_or_default()));
+    let partner = &world.partners[index];
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            // Another rotation may have changed when the next one is due.
+            () = sleep(LOOK) => {}
+        }
+        let mut held = partner.held.lock().await;
+        if held.lives_for() < RENEWED_BEFORE {
+            let life = short_or_long(&mut random);
+            let renewal = world.rotate_in_place(partner, &mut held, life, &mut random);
+            world.noted(Disturbance::Renewal, Some(partner), renewal).await?;
+        }
     }
 }
 
@@ -282,7 +317,9 @@ impl World {
         let (certificate, _) = partner.issue(held, &self.authorities.trusted[other], life).await;
         let password = if random.random() { new_password() } else { held.password.clone() };
         let mut encodings: Vec<Keystore> = Vec::new();
-        for _ in 0..random.random_range(1..=4) {
+        // keytool takes seconds for each.
+        let most = if partner.format() == Format::Jks { 2 } else { 4 };
+        for _ in 0..random.random_range(1..=most) {
             encodings.push(partner.keystore(&certificate, &password).await);
         }
         for keystore in &encodings {

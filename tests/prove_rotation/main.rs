@@ -37,7 +37,7 @@ mod report;
 mod scene;
 
 use api::ApiServer;
-use disturbances::World;
+use disturbances::{Renewals, World};
 use harness::{cluster::Cluster, pki::Validity};
 use load::Load;
 use partner::{Authorities, Partner};
@@ -90,6 +90,7 @@ async fn prove(cluster: Arc<Cluster>, arguments: &Arguments) -> Result<bool, Str
     for partner in &world.partners {
         load.post(partner.name(), rate, &partner.ledger, &world.programs.url());
     }
+    let renewals = Renewals::start(&world);
     let mut failures = {
         let disturbed = disturbances::run(&world);
         let mut disturbed = std::pin::pin!(disturbed);
@@ -111,6 +112,7 @@ async fn prove(cluster: Arc<Cluster>, arguments: &Arguments) -> Result<bool, Str
         failures
             .push(format!("not all that was acknowledged arrived within {SETTLE_TIMEOUT:?} after the end"));
     }
+    failures.extend(renewals.stop().await);
     for partner in &world.partners {
         partner.receiver.stop().await;
     }
@@ -121,15 +123,14 @@ async fn prove(cluster: Arc<Cluster>, arguments: &Arguments) -> Result<bool, Str
 async fn world(cluster: Arc<Cluster>, seconds: u64, seed: u64) -> Result<World, String> {
     let scene = Scene::without_controller(Arc::clone(&cluster)).await;
     scene.enable(true).await;
-    let namespace = scene.namespace.name();
-    let api = ApiServer::new(&cluster, namespace);
+    let api = ApiServer::new(&cluster, scene.namespace);
     let authorities = Authorities::new().await;
     let mut partners = Vec::new();
     for (n, kind) in Kind::ALL.into_iter().enumerate() {
         let life = if n % 2 == 0 { Validity::LivesFor(FIRST_LIFE) } else { Validity::Year };
         partners.push(Partner::start(kind, &authorities, &api, life).await?);
     }
-    let programs = Programs::start(&cluster, namespace).await;
+    let programs = Programs::start(&cluster, api.namespace()).await;
     for partner in &partners {
         api.until(partner.name(), "it to be ready", api::Webhook::is_ready).await?;
     }

@@ -1,6 +1,12 @@
 //! One webhook, the server that it goes to, and the certificates that it is given.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -44,6 +50,9 @@ async fn authority(name: &str) -> Authority {
 pub(crate) struct Partner {
     pub(crate) receiver: Receiver,
     pub(crate) ledger: Arc<Ledger>,
+    /// From the status that tells of a promotion to the first event with that certificate, at most,
+    /// milliseconds.
+    pub(crate) longest_takeover_ms: AtomicU64,
     /// One disturbance of a webhook at a time.
     pub(crate) held: Mutex<Held>,
 }
@@ -89,7 +98,8 @@ impl Partner {
             issued: 1,
         };
         ledger.asks_for(held.fingerprint(), held.certificate.facts.not_after);
-        let partner = Self { receiver, ledger, held: Mutex::new(held) };
+        let partner =
+            Self { receiver, ledger, longest_takeover_ms: AtomicU64::new(0), held: Mutex::new(held) };
         let held = partner.held.lock().await;
         let keystore = partner.keystore(&held.certificate, &held.password).await;
         api.password(&held.slot, &held.password).await?;
@@ -104,7 +114,7 @@ impl Partner {
         self.receiver.kind().name()
     }
 
-    fn format(&self) -> Format {
+    pub(crate) fn format(&self) -> Format {
         if self.receiver.kind() == Kind::Java { Format::Jks } else { Format::Pkcs12 }
     }
 
@@ -157,7 +167,11 @@ impl Partner {
     pub(crate) async fn serves(&self, api: &ApiServer, fingerprint: &str) -> Result<(), String> {
         let what = format!("{fingerprint} to be active");
         api.until(self.name(), &what, |webhook| webhook.holds("active") == Some(fingerprint)).await?;
-        self.accepted_with(fingerprint).await
+        let promoted = Instant::now();
+        self.accepted_with(fingerprint).await?;
+        let took = u64::try_from(promoted.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.longest_takeover_ms.fetch_max(took, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Waits until an event came with it.

@@ -40,6 +40,7 @@ struct Figures {
     without_certificate: u64,
     expired_certificate: u64,
     unknown_certificate: u64,
+    longest_takeover_ms: u64,
     longest_gap: Option<Gap>,
     /// Disturbances at the time of the longest gap.
     causes: Vec<String>,
@@ -56,6 +57,7 @@ impl Figures {
         self.without_certificate += other.without_certificate;
         self.expired_certificate += other.expired_certificate;
         self.unknown_certificate += other.unknown_certificate;
+        self.longest_takeover_ms = self.longest_takeover_ms.max(other.longest_takeover_ms);
         if self.longest_gap_millis() < other.longest_gap_millis() {
             self.longest_gap = other.longest_gap;
             self.causes.clone_from(&other.causes);
@@ -77,6 +79,7 @@ impl Figures {
             "without_certificate": self.without_certificate,
             "expired_certificate": self.expired_certificate,
             "unknown_certificate": self.unknown_certificate,
+            "longest_takeover_ms": self.longest_takeover_ms,
             "longest_gap_ms": self.longest_gap_millis(),
             "longest_gap_causes": self.causes,
         })
@@ -84,7 +87,7 @@ impl Figures {
 
     fn row(&self, name: &str) -> String {
         format!(
-            "{name:<13} {:>8} {:>9} {:>5} {:>10} {:>8} {:>7} {:>7} {:>7} {:>8}",
+            "{name:<13} {:>8} {:>9} {:>5} {:>10} {:>8} {:>7} {:>7} {:>7} {:>8} {:>8}",
             self.acknowledged,
             self.delivered,
             self.lost,
@@ -93,6 +96,7 @@ impl Figures {
             self.without_certificate,
             self.expired_certificate,
             self.unknown_certificate,
+            self.longest_takeover_ms,
             self.longest_gap_millis(),
         )
     }
@@ -142,7 +146,10 @@ pub(crate) fn report(world: &World, mut failures: Vec<String>) -> bool {
     }
     let seconds = world.started.elapsed().as_secs();
 
-    println!("\n{:<13} acknowl. delivered  lost duplicates  refused without expired unknown   gap ms", "");
+    println!(
+        "\n{:<13} acknowl. delivered  lost duplicates  refused without expired unknown takeover   gap ms",
+        ""
+    );
     for (name, figures) in &receivers {
         println!("{}", figures.row(name));
     }
@@ -208,6 +215,7 @@ fn figures(world: &World, name: &'static str, entries: &[Entry]) -> (Figures, Ve
             without_certificate: book.without_certificate,
             expired_certificate: book.expired_certificate,
             unknown_certificate: book.unknown_certificate,
+            longest_takeover_ms: partner.longest_takeover_ms.load(Ordering::Relaxed),
             longest_gap: book.longest_gap,
             causes,
         };
