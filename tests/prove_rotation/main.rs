@@ -10,7 +10,7 @@
 //! The seed decides what happens in which order; how it falls together in time is the machine's affair.
 
 // What cannot go on says so by panicking; the harness turns that into a failure.
-#![allow(clippy::panic, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{
     process::ExitCode,

@@ -73,7 +73,7 @@ impl Receiver {
     /// Starts one.
     pub(crate) async fn start(kind: Kind, ledger: Arc<Ledger>, trusted: &[&Authority]) -> Self {
         let (lines, mut said) = mpsc::unbounded_channel::<String>();
-        let (requests, mut received) = mpsc::unbounded_channel();
+        let (requests, mut arriving) = mpsc::unbounded_channel();
         let books = Arc::clone(&ledger);
         tokio::spawn(async move {
             while let Some(line) = said.recv().await {
@@ -85,7 +85,7 @@ impl Receiver {
         });
         let books = Arc::clone(&ledger);
         tokio::spawn(async move {
-            while let Some(request) = received.recv().await {
+            while let Some(request) = arriving.recv().await {
                 books.received(&receipt_of_rustls(request));
             }
         });
