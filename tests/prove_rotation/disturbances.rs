@@ -214,7 +214,7 @@ impl Lane {
                         _ => {
                             partner.receiver.stop().await;
                             sleep(down).await;
-                            partner.receiver.start_again(&world.authorities.both()).await;
+                            partner.receiver.start_again(&world.authorities.all()).await;
                             Ok(())
                         }
                     }
@@ -294,13 +294,13 @@ impl World {
 
     /// `mtls.new`, and once it is promoted the manifest names it as `mtls.active`.
     async fn rotate_by_new(&self, partner: &Partner, held: &mut Held, life: Validity) -> Result<(), String> {
-        let other = 1 - held.authority;
-        let (certificate, slot) = partner.issue(held, &self.authorities.trusted[other], life).await;
+        let next = held.next_authority();
+        let (certificate, slot) = partner.issue(held, &self.authorities.trusted[next], life).await;
         let keystore = partner.keystore(&certificate, &new_password()).await;
         self.write(&slot, &keystore).await?;
         self.api.webhook(partner.name(), &partner.spec(&held.slot, Some((&slot, "Automatic")))).await?;
         partner.serves(&self.api, &certificate.facts.fingerprint_sha256).await?;
-        (held.certificate, held.authority) = (certificate, other);
+        (held.certificate, held.authority) = (certificate, next);
         self.move_new_to_active(partner, held, slot, keystore.password).await
     }
 
@@ -313,8 +313,8 @@ impl World {
         life: Validity,
         random: &mut StdRng,
     ) -> Result<(), String> {
-        let other = 1 - held.authority;
-        let (certificate, _) = partner.issue(held, &self.authorities.trusted[other], life).await;
+        let next = held.next_authority();
+        let (certificate, _) = partner.issue(held, &self.authorities.trusted[next], life).await;
         let password = if random.random() { new_password() } else { held.password.clone() };
         let mut encodings: Vec<Keystore> = Vec::new();
         // keytool takes seconds for each.
@@ -330,15 +330,15 @@ impl World {
             self.api.password(&held.slot, &password).await?;
         }
         partner.serves(&self.api, &certificate.facts.fingerprint_sha256).await?;
-        (held.certificate, held.authority, held.password) = (certificate, other, password);
+        (held.certificate, held.authority, held.password) = (certificate, next, password);
         self.rotations.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
     /// New waits to be promoted by hand; meanwhile the server stops trusting what is Active.
     async fn switch_trust(&self, partner: &Partner, held: &mut Held) -> Result<(), String> {
-        let (name, other) = (partner.name(), 1 - held.authority);
-        let authority = &self.authorities.trusted[other];
+        let (name, next) = (partner.name(), held.next_authority());
+        let authority = &self.authorities.trusted[next];
         let (certificate, slot) = partner.issue(held, authority, Validity::Year).await;
         let fingerprint = certificate.facts.fingerprint_sha256.clone();
         let keystore = partner.keystore(&certificate, &new_password()).await;
@@ -355,8 +355,8 @@ impl World {
         self.api.annotate(name, PROMOTE, &fingerprint).await?;
         partner.serves(&self.api, &fingerprint).await?;
         partner.receiver.stop().await;
-        partner.receiver.start_again(&self.authorities.both()).await;
-        (held.certificate, held.authority) = (certificate, other);
+        partner.receiver.start_again(&self.authorities.all()).await;
+        (held.certificate, held.authority) = (certificate, next);
         self.move_new_to_active(partner, held, slot, keystore.password).await
     }
 

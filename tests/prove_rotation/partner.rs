@@ -22,8 +22,9 @@ use crate::{
 
 /// Who issues client certificates.
 pub(crate) struct Authorities {
-    /// Servers trust both, and sometimes one alone.
-    pub(crate) trusted: [Authority; 2],
+    /// Servers trust all of them, and sometimes one alone. They take turns, three of them so that neither
+    /// Active nor Previous was issued by the one whose turn it is.
+    pub(crate) trusted: [Authority; 3],
     /// Nobody trusts it.
     pub(crate) stranger: Authority,
 }
@@ -31,12 +32,12 @@ pub(crate) struct Authorities {
 impl Authorities {
     pub(crate) async fn new() -> Self {
         Self {
-            trusted: [authority("First").await, authority("Second").await],
+            trusted: [authority("First").await, authority("Second").await, authority("Third").await],
             stranger: authority("Stranger").await,
         }
     }
 
-    pub(crate) fn both(&self) -> [&Authority; 2] {
+    pub(crate) fn all(&self) -> [&Authority; 3] {
         self.trusted.each_ref()
     }
 }
@@ -74,6 +75,11 @@ impl Held {
         &self.certificate.facts.fingerprint_sha256
     }
 
+    /// Whose turn it is to issue the next one.
+    pub(crate) fn next_authority(&self) -> usize {
+        (self.authority + 1) % 3
+    }
+
     pub(crate) fn lives_for(&self) -> SignedDuration {
         self.certificate.facts.not_after.duration_since(Timestamp::now())
     }
@@ -88,7 +94,7 @@ impl Partner {
         life: Validity,
     ) -> Result<Self, String> {
         let ledger = Arc::new(Ledger::new());
-        let receiver = Receiver::start(kind, Arc::clone(&ledger), &authorities.both()).await;
+        let receiver = Receiver::start(kind, Arc::clone(&ledger), &authorities.all()).await;
         let subject = Request::client(&format!("/O=Example/CN={}-0", kind.name())).validity(life);
         let held = Held {
             slot: format!("{}-0", kind.name()),
