@@ -16,7 +16,7 @@ pub const KDF_ITERATIONS: u64 = if cfg!(fuzzing) { 3_000 } else { 1_000_000 };
 pub const KDF_ITERATIONS_TOTAL: u64 = 4_000_000;
 /// Work of all key derivations of one file together, in blocks of SHA-256 (or what takes as long): the
 /// digests differ by a factor of seven, and one iteration may be several blocks. NSS needs this much for
-/// a store with SHA-512; it takes most of a second.
+/// a store with SHA-512; it takes about a second.
 pub const KDF_STEPS_TOTAL: u64 = if cfg!(fuzzing) { 50_000 } else { 12_000_000 };
 /// Memory of one scrypt derivation, bytes.
 pub const SCRYPT_BYTES: u64 = if cfg!(fuzzing) { 64 * 1024 } else { 32 * 1024 * 1024 };

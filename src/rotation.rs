@@ -223,3 +223,6 @@ fn is_same(one: Option<&Arc<Identity>>, other: &Arc<Identity>) -> bool {
 fn fingerprint(identity: &Arc<Identity>) -> String {
     identity.facts().fingerprint_sha256.clone()
 }
+
+#[cfg(test)]
+mod tests;

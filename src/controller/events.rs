@@ -59,10 +59,13 @@ impl Names {
     }
 }
 
-fn event(type_: EventType, reason: &str, action: &str, note: String) -> Event {
-    // The API takes notes of up to 1 KiB.
-    let note = note.chars().take(1000).collect();
-    Event { type_, reason: reason.to_owned(), note: Some(note), action: action.to_owned(), secondary: None }
+/// `about` is the certificate. It stands in the action because the recorder takes Events of one reason and
+/// action for repetitions of the first, and would show that one's note for all.
+fn event(type_: EventType, reason: &str, action: &str, about: &str, note: impl AsRef<str>) -> Event {
+    // The API takes notes of up to 1 KiB and actions of up to 128 characters.
+    let action = format!("{action} {about:.60}");
+    let note = note.as_ref().chars().take(1000).collect();
+    Event { type_, reason: reason.to_owned(), note: Some(note), action, secondary: None }
 }
 
 fn of_step(step: &Step, names: &Names) -> Event {
@@ -72,16 +75,18 @@ fn of_step(step: &Step, names: &Names) -> Event {
             Normal,
             "Accepted",
             "Accept",
+            fingerprint,
             format!("{} is the Active certificate", names.of(fingerprint)),
         ),
         Step::Waits(fingerprint) => {
             let note = format!("{} is loaded as New, and waits to become Active", names.of(fingerprint));
-            event(Normal, "NewCertificate", "Load", note)
+            event(Normal, "NewCertificate", "Load", fingerprint, note)
         }
         Step::Withdrawn(fingerprint) => event(
             Normal,
             "NewWithdrawn",
             "Withdraw",
+            fingerprint,
             format!("{} is not to follow any more", names.of(fingerprint)),
         ),
         Step::Promoted { from, to, because } => {
@@ -95,19 +100,25 @@ fn of_step(step: &Step, names: &Names) -> Event {
                 Some(from) => format!("; {} is Previous until it expires", names.of(from)),
                 None => String::new(),
             };
-            event(Normal, "Promoted", "Promote", format!("{} is Active, for {because}{before}", names.of(to)))
+            event(
+                Normal,
+                "Promoted",
+                "Promote",
+                to,
+                format!("{} is Active, for {because}{before}", names.of(to)),
+            )
         }
         Step::Expired { slot: Slot::Active, fingerprint } => {
             let note =
                 format!("{} has expired; events are kept until another is there", names.of(fingerprint));
-            event(Warning, "ActiveExpired", "Expire", note)
+            event(Warning, "ActiveExpired", "Expire", fingerprint, note)
         }
         Step::Expired { slot, fingerprint } => {
             let note = format!("{} ({}) has expired and is dropped", names.of(fingerprint), slot.as_str());
-            event(Normal, "CertificateExpired", "Expire", note)
+            event(Normal, "CertificateExpired", "Expire", fingerprint, note)
         }
         Step::Dropped => {
-            event(Normal, "Dropped", "Drop", "no client certificate is asked for; none is kept".to_owned())
+            event(Normal, "Dropped", "Drop", "all", "no client certificate is asked for; none is kept")
         }
     }
 }
@@ -115,9 +126,8 @@ fn of_step(step: &Step, names: &Names) -> Event {
 fn of_test(test: &TestStatus, names: &Names) -> Event {
     let with = test.fingerprint_sha256.as_deref().map_or("no client certificate", |of| names.of(of));
     let note = format!("{} with {with}: {}", test.reason, test.message);
-    if test.succeeded {
-        event(EventType::Normal, "TestPassed", "Test", note)
-    } else {
-        event(EventType::Warning, "TestFailed", "Test", note)
-    }
+    let about = format!("{:.12} {}", test.fingerprint_sha256.as_deref().unwrap_or("none"), test.reason);
+    let (type_, reason) =
+        if test.succeeded { (EventType::Normal, "TestPassed") } else { (EventType::Warning, "TestFailed") };
+    event(type_, reason, "Test", &about, note)
 }

@@ -34,47 +34,60 @@ pub struct Target {
     pub clients: Arc<Clients>,
 }
 
-/// The clients of a webhook: the Active, and the other loaded certificates in the order in which they are
-/// tried where the Active is refused.
+/// The clients of a webhook, a certificate each.
 ///
-/// Nothing is sent while the Active is not valid: the others only stand in for it.
+/// The Active is tried first, the others where the endpoint refuses it. Once the Active has expired a New
+/// stands in for it, whoever is to promote it may be away; a Previous never does.
 #[derive(Debug)]
 pub struct Clients {
     active: Arc<Client>,
-    others: Vec<Arc<Client>>,
+    new: Option<Arc<Client>>,
+    previous: Option<Arc<Client>>,
     /// Until when which of them is tried first.
     preferred: Mutex<Option<(Arc<Client>, Timestamp)>>,
 }
 
 impl Clients {
-    /// Clients that start with the Active.
-    pub fn new(active: Arc<Client>, others: Vec<Arc<Client>>) -> Self {
-        Self { active, others, preferred: Mutex::new(None) }
+    /// The clients of what is loaded; where no certificate is asked for, the Active's has none.
+    pub fn new(active: Arc<Client>, new: Option<Arc<Client>>, previous: Option<Arc<Client>>) -> Self {
+        Self { active, new, previous, preferred: Mutex::new(None) }
     }
 
-    /// The Active's, or the one without a certificate where none is asked for.
+    /// The Active's.
     pub fn active(&self) -> &Arc<Client> {
         &self.active
     }
 
-    /// Whether these are the same clients.
-    pub fn are(&self, active: &Arc<Client>, others: &[Arc<Client>]) -> bool {
-        Arc::ptr_eq(&self.active, active)
-            && self.others.len() == others.len()
-            && self.others.iter().zip(others).all(|(one, other)| Arc::ptr_eq(one, other))
+    /// Whether these are the same clients, in the same places.
+    pub fn are(&self, other: &Self) -> bool {
+        let same = |one: Option<&Arc<Client>>, other: Option<&Arc<Client>>| match (one, other) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (None, None) => true,
+            _ => false,
+        };
+        Arc::ptr_eq(&self.active, &other.active)
+            && same(self.new.as_ref(), other.new.as_ref())
+            && same(self.previous.as_ref(), other.previous.as_ref())
     }
 
     /// Those that may be tried at `now`, in order.
     pub(super) fn order(&self, now: Timestamp) -> Vec<Arc<Client>> {
         if !self.active.is_valid_at(now) {
-            return Vec::new();
+            return self.new.iter().filter(|new| new.is_valid_at(now)).cloned().collect();
         }
         let preferred = self.preferred.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let first = preferred.filter(|(_, until)| now < *until).map(|(client, _)| client);
-        let rest = std::iter::once(&self.active).chain(&self.others);
+        let rest = std::iter::once(&self.active).chain(&self.previous).chain(&self.new);
         let rest =
             rest.filter(|client| first.as_ref().is_none_or(|first| !Arc::ptr_eq(first, client))).cloned();
         first.clone().into_iter().chain(rest).filter(|client| client.is_valid_at(now)).collect()
+    }
+
+    /// When the next of them becomes valid, if that lies ahead.
+    pub(super) fn valid_from(&self, now: Timestamp) -> Option<Timestamp> {
+        let standing = std::iter::once(&self.active).chain(&self.new);
+        let from = standing.filter_map(|client| Some(client.identity()?.valid_from));
+        from.filter(|from| *from > now).min()
     }
 
     /// The endpoint took this one after it had refused another: it is tried first for a while, so that a
@@ -104,7 +117,7 @@ mod tests {
     #[test]
     fn the_active_is_first_and_what_was_taken_instead_is_for_a_while() {
         let (active, previous) = (client("CN=active", 9_000), client("CN=previous", 5_000));
-        let clients = Clients::new(active, vec![Arc::clone(&previous), client("CN=new", 9_000)]);
+        let clients = Clients::new(active, Some(client("CN=new", 9_000)), Some(Arc::clone(&previous)));
         assert_eq!(order(&clients, 1_000), ["CN=active", "CN=previous", "CN=new"]);
         clients.prefer(&previous, Timestamp::from_second(1_000).unwrap());
         let end = 1_000 + i64::try_from(limits::PREFERENCE.as_secs()).unwrap();
@@ -113,10 +126,13 @@ mod tests {
     }
 
     #[test]
-    fn what_has_expired_is_never_tried_and_without_the_active_nothing_is() {
-        let clients = Clients::new(client("CN=active", 9_000), vec![client("CN=previous", 5_000)]);
+    fn what_has_expired_is_never_tried_and_a_new_stands_in_for_the_active() {
+        let clients = Clients::new(client("CN=active", 9_000), None, Some(client("CN=previous", 5_000)));
         assert_eq!(order(&clients, 5_001), ["CN=active"]);
-        let clients = Clients::new(client("CN=active", 5_000), vec![client("CN=new", 9_000)]);
+        let new = Some(client("CN=new", 9_000));
+        let clients = Clients::new(client("CN=active", 5_000), new, Some(client("CN=previous", 9_000)));
+        assert_eq!(order(&clients, 5_001), ["CN=new"]);
+        let clients = Clients::new(client("CN=active", 5_000), None, Some(client("CN=previous", 9_000)));
         assert_eq!(order(&clients, 5_001), Vec::<String>::new());
     }
 }

@@ -111,7 +111,7 @@ impl<Q: Queue, C: Clock + Clone> Worker<Q, C> {
     fn target(&mut self) -> Option<Arc<Target>> {
         let assignment = self.assignment.borrow_and_update();
         let Assignment::Deliver(target) = &*assignment else { return None };
-        let valid = target.clients.active().is_valid_at(self.clock.now());
+        let valid = !target.clients.order(self.clock.now()).is_empty();
         if std::mem::replace(&mut self.sends, valid) && !valid {
             tracing::warn!(webhook = %self.webhook, "holds: its certificate is not valid at this time");
         }
@@ -121,8 +121,7 @@ impl<Q: Queue, C: Clock + Clone> Worker<Q, C> {
     /// When the certificate of a target becomes valid: a clock may lag behind the one that accepted it.
     fn becomes_valid_at(&self) -> Option<Timestamp> {
         let Assignment::Deliver(target) = &*self.assignment.borrow() else { return None };
-        let from = target.clients.active().identity()?.valid_from;
-        (from > self.clock.now()).then_some(from)
+        target.clients.valid_from(self.clock.now())
     }
 
     fn delivery(&self, target: &Arc<Target>) -> Delivery<Q, C> {

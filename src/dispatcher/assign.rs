@@ -82,21 +82,21 @@ fn target(
 ) -> Result<Option<Target>, Unusable> {
     let data = secret.and_then(|secret| secret.data.as_ref());
     let get = |key: &str| data.and_then(|data| data.get(key)).map(|value| value.0.as_slice());
-    let identities = if webhook.spec.mtls.is_some() {
+    let slots = if webhook.spec.mtls.is_some() {
         let (slots, errors) = Slots::from_pem(get);
         for error in errors {
             tracing::warn!(webhook = %webhook.name_any(), %error, "an identity cannot be used");
         }
         // Nothing stands in for an Active that is not there.
-        let Some(active) = slots.active else {
+        if slots.active.is_none() {
             *built = None;
             return Ok(None);
-        };
-        [Some(active), slots.previous, slots.new].into_iter().flatten().map(Some).collect()
+        }
+        slots
     } else {
-        vec![None]
+        Slots::default()
     };
-    let clients = clients(&identities, trust(webhook, get)?, built)?;
+    let clients = clients(&slots, trust(webhook, get)?, built)?;
     let delivery = webhook.spec.delivery.clone().unwrap_or_default();
     Ok(Some(Target {
         url: webhook.spec.endpoint.url.parse().map_err(|_| Unusable::Url)?,
@@ -118,28 +118,26 @@ fn trust<'a>(webhook: &OutboundWebhook, get: impl Fn(&str) -> Option<&'a [u8]>) 
     Ok(Trust { certificates, system_roots: trust.include_system_roots })
 }
 
-/// One client an identity, the Active's first; those of the last time where they can be kept.
-fn clients(
-    identities: &[Option<Arc<Identity>>],
-    trust: Trust,
-    built: &mut Option<Built>,
-) -> Result<Arc<Clients>, Unusable> {
+/// One client an identity; those of the last time where they can be kept.
+fn clients(slots: &Slots, trust: Trust, built: &mut Option<Built>) -> Result<Arc<Clients>, Unusable> {
     let before = built.take().filter(|before| before.trust == trust);
     let mut by_fingerprint = HashMap::new();
-    let mut all = Vec::new();
-    for identity in identities {
-        let fingerprint = identity.as_ref().map(|identity| identity.facts().fingerprint_sha256.clone());
+    let mut client = |identity: Option<&Arc<Identity>>| -> Result<Arc<Client>, Unusable> {
+        let fingerprint = identity.map(|identity| identity.facts().fingerprint_sha256.clone());
         let kept = before.as_ref().and_then(|before| before.by_fingerprint.get(&fingerprint)).map(Arc::clone);
         let client = match kept {
             Some(client) => client,
-            None => Arc::new(Client::new(identity.as_ref(), &trust)?),
+            None => Arc::new(Client::new(identity, &trust)?),
         };
         by_fingerprint.insert(fingerprint, Arc::clone(&client));
-        all.push(client);
-    }
-    let active = all.remove(0);
-    let same = before.filter(|before| before.clients.are(&active, &all)).map(|before| before.clients);
-    let clients = same.unwrap_or_else(|| Arc::new(Clients::new(active, all)));
+        Ok(client)
+    };
+    let active = client(slots.active.as_ref())?;
+    let mut other =
+        |identity: &Option<Arc<Identity>>| identity.as_ref().map(|other| client(Some(other))).transpose();
+    let clients = Clients::new(active, other(&slots.new)?, other(&slots.previous)?);
+    let same = before.filter(|before| before.clients.are(&clients)).map(|before| before.clients);
+    let clients = same.unwrap_or_else(|| Arc::new(clients));
     *built = Some(Built { trust, clients: Arc::clone(&clients), by_fingerprint });
     Ok(clients)
 }

@@ -68,7 +68,8 @@ async fn tell(client: &Client, recorder: &Recorder, refused: &Refused) -> Result
         type_: EventType::Warning,
         reason: "ClientCertificateRefused".to_owned(),
         note: Some(note.chars().take(1000).collect()),
-        action: "Deliver".to_owned(),
+        // Not one series for all certificates: the first note would stand for all.
+        action: format!("Deliver {:.12}", refused.fingerprint_sha256),
         secondary: None,
     };
     recorder.publish(&event, &webhook.object_ref(&())).await?;

@@ -284,17 +284,19 @@ async fn a_replaced_keystore_shows_in_the_status(cluster: Arc<Cluster>) {
     let scene = Scene::new(cluster).await;
     scene.keystore("shop", pki::shared().await.pkcs12().await).await;
     scene.mtls_webhook("shop", URL, "PKCS12").await;
-    scene.ready("shop").await;
+    let before = status_entry(&scene.ready("shop").await);
     let (certificate, keystore) = fresh(Request::client("/O=Example/CN=next")).await;
     scene.keystore("shop", &keystore).await;
     let what = "the next certificate in the status";
-    let fingerprint = json!(certificate.facts.fingerprint_sha256);
-    let next = |webhook: &OutboundWebhook| {
-        condition(webhook, "CertificateValid").is_some_and(|valid| valid.status == "True")
-            && status_entry(webhook)["fingerprintSHA256"] == fingerprint
-    };
-    let webhook = eventually::object(&scene.webhooks(), "shop", what, next).await;
-    assert_eq!(status_entry(&webhook)["identifier"], json!("CN=next,O=Example"));
+    let webhook = eventually::object(&scene.webhooks(), "shop", what, |webhook| {
+        let new = webhook.status.as_ref().and_then(|status| status.mtls.as_ref()?.new.as_ref());
+        new.is_some_and(|new| new.fingerprint_sha256 == certificate.facts.fingerprint_sha256)
+    })
+    .await;
+    // Nobody listens at the endpoint: it waits for its test, and the one before goes on.
+    assert_eq!(condition(&webhook, "NewCertificateValid").unwrap().reason, "WaitsForTest");
+    assert_eq!(status_entry(&webhook)["fingerprintSHA256"], before["fingerprintSHA256"]);
+    assert_eq!(webhook.status.unwrap().mtls.unwrap().new.unwrap().identifier, "CN=next,O=Example");
 }
 
 async fn what_was_accepted_goes_on_while_its_keystore_is_broken(cluster: Arc<Cluster>) {

@@ -143,7 +143,7 @@ async fn a_server_of_a_private_authority_is_refused_without_its_bundle(cluster: 
     let dispatcher = scene.dispatcher().await;
     dispatcher.post("shop", "x").await;
     let line = dispatcher.process.line_with("not delivered").await;
-    assert!(line.contains("UnknownIssuer"), "{line}");
+    assert!(line.contains("ServerUntrusted") && line.contains("endpoint.trust"), "{line}");
     assert_eq!(receiver.requests().len(), 0);
     scene.webhook("shop", &receiver.url(), fast_retry()).await;
     receiver.wait_for(1).await;

@@ -16,6 +16,7 @@ mod delivery;
 mod harness_selftest;
 mod probe;
 mod probe_failures;
+mod rotation;
 mod scene;
 
 fn main() -> ExitCode {
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         crd::tests(),
         controller::tests(),
         delivery::tests(),
+        rotation::tests(),
         probe::tests(),
         probe_failures::tests(),
     ])

@@ -26,7 +26,7 @@ tests![
     without_a_certificate_it_is_said_to_be_required,
     an_optional_certificate_may_be_missing,
     a_server_that_does_not_ask_is_a_pass_with_a_warning,
-    an_expired_client_certificate_is_not_taken_for_the_servers,
+    an_expired_client_certificate_is_never_presented,
     an_issuer_that_is_not_named_is_a_hint_beside_success,
     a_server_that_names_no_authority_gives_no_hint,
     nothing_is_sent_where_the_key_cannot_sign_what_the_server_takes,
@@ -243,17 +243,16 @@ async fn a_server_that_does_not_ask_is_a_pass_with_a_warning(_: Arc<Cluster>) {
     }
 }
 
-async fn an_expired_client_certificate_is_not_taken_for_the_servers(_: Arc<Cluster>) {
+async fn an_expired_client_certificate_is_never_presented(_: Arc<Cluster>) {
     let shared = pki::shared().await;
     let request = pki::Request::client("/CN=expired").validity(pki::Validity::Expired);
     let expired = shared.client_authority.issue(&request).await;
     for version in ["TLSv1.2", "TLSv1.3"] {
         let receiver = options(shared, version).start().await;
-        let outcome = tested(&receiver.url(), Some(&expired), Request::None).await;
-        is_rejected(&outcome, version, &[45]);
-        let option = if version == "TLSv1.2" { "-tls1_2" } else { "-tls1_3" };
-        let server = TlsServer::openssl_demanding(&shared.server, &shared.client_authority, &[option]).await;
-        is_rejected(&tested(&server.url(), Some(&expired), Request::None).await, version, &[45]);
+        let outcome = tested(&receiver.url(), Some(&expired), Request::Head).await;
+        assert_eq!(outcome.reason, Reason::CertificateUnusable, "{outcome:#?}");
+        assert!(outcome.message.contains("not valid now"), "{}", outcome.message);
+        assert_eq!((receiver.connections(), receiver.requests().len()), (0, 0), "{version}");
     }
 }
 

@@ -122,7 +122,7 @@ impl Receiver {
         let server = &pki::shared().await.server;
         let lines = self.lines.clone();
         let started = match self.kind {
-            Kind::Nginx => Server::Nginx(Nginx::start_on(self.port, server, trusted, lines).await),
+            Kind::Nginx => Server::Nginx(Nginx::start_on(self.port, server, &roots(trusted), lines).await),
             Kind::Java => Server::Java(start_java(self.port, trusted, lines).await),
             Kind::Tls12 | Kind::Tls13 => {
                 // Without a certificate it would serve as well: only the sender can see to it that none goes
@@ -198,9 +198,8 @@ async fn java() -> &'static Java {
 
 async fn start_java(port: u16, trusted: &[&Authority], requests: UnboundedSender<String>) -> Process {
     let Java { directory, keystore } = java().await;
-    let roots: String = trusted.iter().map(|authority| authority.root_pem()).collect();
     let file = harness::new_directory("java-trusts").join("trusted.pem");
-    std::fs::write(&file, roots).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    std::fs::write(&file, roots(trusted)).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     let process = Program::new("java", "java")
         // It is to start quickly and to leave the processors to the others.
         .args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx128m"])
@@ -212,6 +211,10 @@ async fn start_java(port: u16, trusted: &[&Authority], requests: UnboundedSender
         .start();
     process.line_with("listening").await;
     process
+}
+
+fn roots(authorities: &[&Authority]) -> String {
+    authorities.iter().map(|authority| authority.root_pem()).collect()
 }
 
 /// Below the ports that the kernel gives to outgoing connections, so that it stays ours over a restart.

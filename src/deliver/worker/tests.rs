@@ -108,7 +108,8 @@ impl Scene {
             },
             clients: Arc::new(Clients::new(
                 Arc::new(Client::new(identity.map(Arc::new).as_ref(), &trust).unwrap()),
-                Vec::new(),
+                None,
+                None,
             )),
         };
         self.assignment.send_replace(Assignment::Deliver(Arc::new(target)));

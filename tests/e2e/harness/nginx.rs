@@ -1,10 +1,6 @@
 //! A real nginx that demands a client certificate and tells, for each request, which one it got.
 
-use std::{
-    fs,
-    net::TcpListener,
-    path::{Path, PathBuf},
-};
+use std::{fs, net::TcpListener, path::PathBuf};
 
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde::Deserialize;
@@ -81,9 +77,14 @@ impl Nginx {
 
     /// One that presents `server` and demands a certificate below the root of `clients`.
     pub(crate) async fn start_with(server: &Certificate, clients: &Authority) -> Self {
+        Self::start_trusting(server, &clients.root_pem()).await
+    }
+
+    /// One that presents `server` and demands a certificate that this bundle, PEM, covers.
+    pub(crate) async fn start_trusting(server: &Certificate, clients: &str) -> Self {
         let mut refused = String::new();
         for _ in 0..PORT_ATTEMPTS {
-            match Self::try_start(free_port(), server, &[clients], None).await {
+            match Self::try_start(free_port(), server, clients, None).await {
                 Ok(started) => return started,
                 Err(line) if line.contains("Address already in use") => refused = line,
                 Err(line) => panic!("nginx does not start: {line}"),
@@ -92,12 +93,11 @@ impl Nginx {
         panic!("nginx found no free port in {PORT_ATTEMPTS} attempts: {refused}")
     }
 
-    /// One on this port, that demands a certificate below any of these roots. Its accesses go there, as
-    /// [`Access::parse`] reads them.
+    /// As [`Self::start_trusting`], on this port. Its accesses go there, as [`Access::parse`] reads them.
     pub(crate) async fn start_on(
         port: u16,
         server: &Certificate,
-        clients: &[&Authority],
+        clients: &str,
         accesses: UnboundedSender<String>,
     ) -> Self {
         let started = Self::try_start(port, server, clients, Some(accesses)).await;
@@ -107,7 +107,7 @@ impl Nginx {
     async fn try_start(
         port: u16,
         server: &Certificate,
-        clients: &[&Authority],
+        clients: &str,
         accesses: Option<UnboundedSender<String>>,
     ) -> Result<Self, String> {
         let mut nginx = Program::new("nginx", program().await)
@@ -166,10 +166,8 @@ async fn program() -> &'static str {
 /// It is one process, so that killing it kills all of it. `$request_body` is known only where a request is
 /// passed on, so it is passed on to nginx itself. nginx runs in that directory: the path of a socket must be
 /// short.
-fn configure(port: u16, server: &Certificate, clients: &[&Authority]) -> PathBuf {
+fn configure(port: u16, server: &Certificate, clients: &str) -> PathBuf {
     let directory = directory::unique_directory("nginx");
-    let roots: String = clients.iter().map(|authority| authority.root_pem()).collect();
-    write(&directory.join("clients.pem"), &roots);
     let configuration = format!(
         r#"daemon off;
 master_process off;
@@ -181,8 +179,8 @@ http {{
         '"method":"$request_method","path":"$request_uri","status":$status,'
         '"verify":"$ssl_client_verify","certificate":"$ssl_client_escaped_cert",'
         '"fingerprint_sha1":"$ssl_client_fingerprint","protocol":"$ssl_protocol",'
-        '"connection":$connection,"answered_at":$msec,"seconds":$request_time,"webhook_id":"$http_webhook_id","ce_id":"$http_ce_id",'
-        '"ce_type":"$http_ce_type","body":"$request_body"}}';
+        '"connection":$connection,"answered_at":$msec,"seconds":$request_time,'
+        '"webhook_id":"$http_webhook_id","ce_id":"$http_ce_id","ce_type":"$http_ce_type","body":"$request_body"}}';
     access_log off;
     client_body_temp_path body;
     proxy_temp_path proxy;
@@ -198,7 +196,7 @@ http {{
         access_log /dev/stdout events;
         ssl_certificate {chain};
         ssl_certificate_key {key};
-        ssl_client_certificate clients.pem;
+        ssl_client_certificate clients.crt;
         ssl_verify_client on;
         ssl_verify_depth 4;
         client_max_body_size 1m;
@@ -210,12 +208,11 @@ http {{
         chain = server.chain.display(),
         key = server.key.display(),
     );
-    write(&directory.join("nginx.conf"), &configuration);
+    for (name, text) in [("nginx.conf", configuration.as_str()), ("clients.crt", clients)] {
+        fs::write(directory.join(name), text)
+            .unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    }
     directory
-}
-
-fn write(path: &Path, text: &str) {
-    fs::write(path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
 }
 
 fn free_port() -> u16 {

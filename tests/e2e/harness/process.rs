@@ -73,7 +73,7 @@ impl Program {
         Self::new(subcommand, env!("CARGO_BIN_EXE_postrider"))
             .args([subcommand])
             .env("RUST_BACKTRACE", "1")
-            .env("POSTRIDER_LOG", "debug,postrider=trace")
+            .env("POSTRIDER_LOG", "debug,postrider=trace,hyper_util=info,tower=info,kube_client=info")
     }
 
     pub(crate) fn args<A: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
