@@ -1,4 +1,4 @@
-.PHONY: demo test lint crds ci help
+.PHONY: demo test prove-rotation lint crds ci help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -12,9 +12,15 @@ test: ## units, and tests against a real API server
 	tests/cluster/build >/dev/null
 	cargo test
 
+prove-rotation: ## that rotations under load lose no event (SECONDS=60, SEED= repeats a run)
+	@tests/require cargo go cc openssl keytool javac java
+	tests/cluster/build >/dev/null
+	cargo test --test prove_rotation -- --seconds '$(or $(SECONDS),60)' $(if $(SEED),--seed '$(SEED)')
+
 lint: ## formatting, clippy, generated files
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
+	cargo clippy --test prove_rotation -- -D warnings # not among all: it is no part of make test
 	cargo run --quiet -- crd | diff crds/outboundwebhooks.yaml - # otherwise: make crds
 
 crds: ## write crds/ anew from the types

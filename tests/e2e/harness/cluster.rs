@@ -68,7 +68,7 @@ impl Cluster {
         Self::start().await.unwrap_or_else(|error| panic!("{error}"))
     }
 
-    async fn start() -> Result<Arc<Self>, String> {
+    pub(super) async fn start() -> Result<Arc<Self>, String> {
         build_programs().await?;
         let directory = directory::unique("control-plane");
         let mut control_plane = ControlPlane::start(&directory)?;

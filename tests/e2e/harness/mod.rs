@@ -3,8 +3,8 @@
 //! Whatever starts here ends with the test program, in whichever way that ends: a control plane sees its
 //! standard input close, every other process is killed by the kernel.
 
-// A helper may come before the first test that needs it.
-#![allow(dead_code)]
+// A helper may come before the first test that needs it, and no program needs all of them.
+#![allow(dead_code, unused_macros)]
 
 pub(crate) mod cluster;
 pub(crate) mod eventually;
@@ -20,6 +20,7 @@ mod context;
 mod directory;
 
 use std::{
+    path::PathBuf,
     pin::Pin,
     process::ExitCode,
     sync::{Arc, LazyLock, OnceLock},
@@ -99,6 +100,72 @@ pub(crate) fn run(tests: Vec<Vec<Test>>) -> ExitCode {
     RUNTIME.block_on(cluster::await_ends());
     directory::finish(passed);
     if passed { ExitCode::SUCCESS } else { ExitCode::from(101) }
+}
+
+/// Runs a program that is no test, as one that found what it looked for (`true`) or did not, on a control
+/// plane of its own. Whatever it started has ended when this returns, also when it was interrupted.
+pub(crate) fn run_alone<F>(name: &'static str, body: impl FnOnce(Arc<Cluster>) -> F) -> ExitCode
+where
+    F: Future<Output = bool> + Send + 'static,
+{
+    rustls::crypto::aws_lc_rs::default_provider().install_default().expect("no other provider is installed");
+    context::report_panics_of_tests();
+    let context = context::Context::new(name);
+    let outcome = RUNTIME.block_on(context::CONTEXT.scope(Arc::clone(&context), async {
+        let mut interrupted = std::pin::pin!(interrupted());
+        let cluster = tokio::select! {
+            started = Cluster::start() => match started {
+                Ok(cluster) => cluster,
+                Err(error) => return Some(Err(error)),
+            },
+            () = &mut interrupted => return None,
+        };
+        let mut task = tokio::spawn(context::CONTEXT.scope(Arc::clone(&context), body(Arc::clone(&cluster))));
+        let outcome = tokio::select! {
+            outcome = &mut task => {
+                Some(outcome.map_err(|error| context.panic().unwrap_or_else(|| error.to_string())))
+            }
+            () = interrupted => {
+                task.abort();
+                let _ = task.await;
+                None
+            }
+        };
+        cluster.stop().await;
+        outcome
+    }));
+    process::end_all();
+    RUNTIME.block_on(cluster::await_ends());
+    let mut passed = match outcome {
+        Some(Ok(passed)) => passed,
+        Some(Err(error)) => {
+            eprintln!("{name}: {error}");
+            false
+        }
+        None => {
+            eprintln!("{name}: interrupted");
+            directory::finish(true);
+            return ExitCode::from(130);
+        }
+    };
+    if let Err(found) = secrets::scan(directory::of_run()) {
+        eprintln!("secrets in logs:\n{found}");
+        passed = false;
+    }
+    directory::finish(passed);
+    if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let listen = |kind| signal(kind).expect("signals can be listened to");
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate()), listen(SignalKind::interrupt()));
+    tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+}
+
+/// A new directory that goes with the run.
+pub(crate) fn new_directory(name: &str) -> PathBuf {
+    directory::unique_directory(name)
 }
 
 fn run_one(test: &Test) -> Result<(), Failed> {

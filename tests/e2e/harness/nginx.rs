@@ -4,7 +4,7 @@ use std::{fs, net::TcpListener, path::PathBuf};
 
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde::Deserialize;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, mpsc::UnboundedSender};
 
 use super::{
     cluster, directory,
@@ -33,6 +33,10 @@ pub(crate) struct Access {
     pub(crate) protocol: String,
     /// Counts connections, for the life of this nginx.
     pub(crate) connection: u64,
+    /// nginx's `$msec`: when the answer was complete, seconds of the Unix epoch.
+    pub(crate) answered_at: f64,
+    /// nginx's `$request_time`: from the first byte of the request to the answer, seconds.
+    pub(crate) seconds: f64,
     pub(crate) webhook_id: String,
     pub(crate) ce_id: String,
     pub(crate) ce_type: String,
@@ -40,6 +44,12 @@ pub(crate) struct Access {
 }
 
 impl Access {
+    /// What follows [`ACCESS`] in a line.
+    pub(crate) fn parse(line: &str) -> Self {
+        serde_json::from_str(line)
+            .unwrap_or_else(|error| panic!("nginx logged a line of another form, {error}: {line}"))
+    }
+
     /// SHA-256 of the client's certificate, in the notation of [`pki::Facts`].
     pub(crate) fn client_fingerprint_sha256(&self) -> Option<String> {
         if self.certificate.is_empty() {
@@ -74,22 +84,44 @@ impl Nginx {
     pub(crate) async fn start_trusting(server: &Certificate, clients: &str) -> Self {
         let mut refused = String::new();
         for _ in 0..PORT_ATTEMPTS {
-            let port = free_port();
-            let process = Program::new("nginx", program().await)
-                .args(["-e", "stderr", "-p", "./", "-c", "nginx.conf"])
-                .current_dir(&configure(port, server, clients))
-                .start();
-            let started = process.find_line("whether it started", |line| {
-                let failed = line.contains("[emerg]").then(|| Err(line.to_owned()));
-                failed.or_else(|| line.contains("event method").then_some(Ok(())))
-            });
-            match started.await {
-                Ok(()) => return Self { process, port },
+            match Self::try_start(free_port(), server, clients, None).await {
+                Ok(started) => return started,
                 Err(line) if line.contains("Address already in use") => refused = line,
                 Err(line) => panic!("nginx does not start: {line}"),
             }
         }
         panic!("nginx found no free port in {PORT_ATTEMPTS} attempts: {refused}")
+    }
+
+    /// As [`Self::start_trusting`], on this port. Its accesses go there, as [`Access::parse`] reads them.
+    pub(crate) async fn start_on(
+        port: u16,
+        server: &Certificate,
+        clients: &str,
+        accesses: UnboundedSender<String>,
+    ) -> Self {
+        let started = Self::try_start(port, server, clients, Some(accesses)).await;
+        started.unwrap_or_else(|line| panic!("nginx does not start: {line}"))
+    }
+
+    async fn try_start(
+        port: u16,
+        server: &Certificate,
+        clients: &str,
+        accesses: Option<UnboundedSender<String>>,
+    ) -> Result<Self, String> {
+        let mut nginx = Program::new("nginx", program().await)
+            .args(["-e", "stderr", "-p", "./", "-c", "nginx.conf"])
+            .current_dir(&configure(port, server, clients));
+        if let Some(accesses) = accesses {
+            nginx = nginx.divert(ACCESS, accesses);
+        }
+        let process = nginx.start();
+        let started = process.find_line("whether it started", |line| {
+            let failed = line.contains("[emerg]").then(|| Err(line.to_owned()));
+            failed.or_else(|| line.contains("event method").then_some(Ok(())))
+        });
+        started.await.map(|()| Self { process, port })
     }
 
     /// With the name that the shared server certificate is for.
@@ -112,9 +144,11 @@ impl Nginx {
     }
 }
 
+/// How a line of the access log begins.
+const ACCESS: &str = "access ";
+
 fn access(line: &str) -> Option<Access> {
-    serde_json::from_str(line.strip_prefix("access ")?)
-        .unwrap_or_else(|error| panic!("nginx logged a line of another form, {error}: {line}"))
+    line.strip_prefix(ACCESS).map(Access::parse)
 }
 
 /// The program, on the PATH or unpacked from the distribution's package.
@@ -145,8 +179,8 @@ http {{
         '"method":"$request_method","path":"$request_uri","status":$status,'
         '"verify":"$ssl_client_verify","certificate":"$ssl_client_escaped_cert",'
         '"fingerprint_sha1":"$ssl_client_fingerprint","protocol":"$ssl_protocol",'
-        '"connection":$connection,"webhook_id":"$http_webhook_id","ce_id":"$http_ce_id",'
-        '"ce_type":"$http_ce_type","body":"$request_body"}}';
+        '"connection":$connection,"answered_at":$msec,"seconds":$request_time,'
+        '"webhook_id":"$http_webhook_id","ce_id":"$http_ce_id","ce_type":"$http_ce_type","body":"$request_body"}}';
     access_log off;
     client_body_temp_path body;
     proxy_temp_path proxy;

@@ -49,6 +49,8 @@ pub(crate) enum Validity {
     NotYet,
     /// It ends that long from now, cut to seconds.
     ExpiresIn(Duration),
+    /// From a moment ago to that long from now, cut to seconds: a life that is short in all.
+    LivesFor(Duration),
 }
 
 impl Validity {
@@ -60,6 +62,7 @@ impl Validity {
             Self::Expired => (now - 48.hours(), now - hour),
             Self::NotYet => (now + 24.hours(), now + 48.hours()),
             Self::ExpiresIn(time) => (now - hour, now + time),
+            Self::LivesFor(time) => (now - 1.second(), now + time),
         }
     }
 }

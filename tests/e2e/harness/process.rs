@@ -12,7 +12,7 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
-use tokio::sync::watch;
+use tokio::sync::{mpsc::UnboundedSender, watch};
 
 use super::{
     context::{self, locked},
@@ -51,6 +51,7 @@ pub(crate) struct Program {
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     directory: Option<PathBuf>,
+    diverted: Option<(&'static str, UnboundedSender<String>)>,
 }
 
 impl Program {
@@ -62,6 +63,7 @@ impl Program {
             arguments: Vec::new(),
             environment: Vec::new(),
             directory: None,
+            diverted: None,
         }
     }
 
@@ -87,6 +89,12 @@ impl Program {
     pub(crate) fn current_dir(mut self, directory: &Path) -> Self {
         self.directory = Some(directory.to_owned());
         self
+    }
+
+    /// Lines that begin with `prefix` go there, without it, and are kept nowhere else: for a program that
+    /// writes more than a run has memory for.
+    pub(crate) fn divert(self, prefix: &'static str, to: UnboundedSender<String>) -> Self {
+        Self { diverted: Some((prefix, to)), ..self }
     }
 
     /// Starts it.
@@ -119,14 +127,22 @@ impl Program {
         locked(&ALL).push(Arc::downgrade(&shared));
 
         let written_by = Arc::clone(&shared);
+        let diverted = self.diverted.clone();
         thread::spawn(move || {
             let mut reader = BufReader::new(reader);
             let mut line = Vec::new();
             while reader.read_until(b'\n', &mut line).is_ok_and(|bytes| bytes > 0) {
-                let _ = file.write_all(&line);
                 let text = String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned();
-                locked(&written_by.lines).push(text);
-                written_by.written.send_modify(|written| written.lines += 1);
+                let diverted =
+                    diverted.as_ref().and_then(|(prefix, to)| Some((text.strip_prefix(prefix)?, to)));
+                if let Some((rest, to)) = diverted {
+                    // Whoever listened may be gone; the program goes on.
+                    let _ = to.send(rest.to_owned());
+                } else {
+                    let _ = file.write_all(&line);
+                    locked(&written_by.lines).push(text);
+                    written_by.written.send_modify(|written| written.lines += 1);
+                }
                 line.clear();
             }
             written_by.written.send_modify(|written| written.ended = true);

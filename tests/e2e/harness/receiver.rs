@@ -21,8 +21,8 @@ use rustls::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::watch,
-    task::{AbortHandle, JoinSet},
+    sync::{mpsc::UnboundedSender, watch},
+    task::{JoinHandle, JoinSet},
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -42,6 +42,8 @@ pub(crate) enum ClientAuth<'a> {
     Required(&'a Authority),
     /// Asked for; whoever has none is served as well.
     Optional(&'a Authority),
+    /// As `Optional`, below any of these roots.
+    OptionalOfAny(&'a [&'a Authority]),
     /// Not asked for.
     None,
 }
@@ -101,12 +103,13 @@ pub(crate) struct Options<'a> {
     client_auth: ClientAuth<'a>,
     versions: &'static [&'static SupportedProtocolVersion],
     address: SocketAddr,
+    diverted: Option<UnboundedSender<Received>>,
 }
 
 impl<'a> Options<'a> {
     pub(crate) fn new(certificate: &'a Certificate, client_auth: ClientAuth<'a>) -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { certificate, client_auth, versions: rustls::ALL_VERSIONS, address }
+        Self { certificate, client_auth, versions: rustls::ALL_VERSIONS, address, diverted: None }
     }
 
     pub(crate) fn tls12_only(self) -> Self {
@@ -122,6 +125,11 @@ impl<'a> Options<'a> {
         Self { address, ..self }
     }
 
+    /// Requests go there and are not remembered: for more of them than a run has memory for.
+    pub(crate) fn divert(self, to: UnboundedSender<Received>) -> Self {
+        Self { diverted: Some(to), ..self }
+    }
+
     pub(crate) async fn start(self) -> Receiver {
         let config = self.tls();
         let listener = TcpListener::bind(self.address)
@@ -132,21 +140,27 @@ impl<'a> Options<'a> {
             seen: watch::Sender::new(Seen::default()),
             answers: Mutex::new(Answers { next: VecDeque::new(), then: Answer::status(200) }),
             held: watch::Sender::new(false),
+            diverted: self.diverted,
         });
         let accept = accept(listener, TlsAcceptor::from(Arc::new(config)), Arc::clone(&state));
-        Receiver { address, state, server: tokio::spawn(accept).abort_handle() }
+        Receiver { address, state, server: tokio::spawn(accept) }
     }
 
     pub(crate) fn tls(&self) -> ServerConfig {
-        let verifier = |authority: &Authority| {
+        let verifier = |authorities: &[&Authority]| {
             let mut roots = RootCertStore::empty();
-            roots.add_parsable_certificates(pki::certificates(&authority.root));
+            for authority in authorities {
+                roots.add_parsable_certificates(pki::certificates(&authority.root));
+            }
             WebPkiClientVerifier::builder(Arc::new(roots))
         };
         let verifier: Arc<dyn ClientCertVerifier> = match self.client_auth {
-            ClientAuth::Required(authority) => verifier(authority).build().expect("one root is enough"),
+            ClientAuth::Required(authority) => verifier(&[authority]).build().expect("one root is enough"),
             ClientAuth::Optional(authority) => {
-                verifier(authority).allow_unauthenticated().build().expect("one root is enough")
+                verifier(&[authority]).allow_unauthenticated().build().expect("one root is enough")
+            }
+            ClientAuth::OptionalOfAny(authorities) => {
+                verifier(authorities).allow_unauthenticated().build().expect("there is a root")
             }
             ClientAuth::None => Arc::new(NoClientAuth),
         };
@@ -161,13 +175,14 @@ impl<'a> Options<'a> {
 pub(crate) struct Receiver {
     address: SocketAddr,
     state: Arc<State>,
-    server: AbortHandle,
+    server: JoinHandle<()>,
 }
 
 struct State {
     seen: watch::Sender<Seen>,
     answers: Mutex<Answers>,
     held: watch::Sender<bool>,
+    diverted: Option<UnboundedSender<Received>>,
 }
 
 #[derive(Default)]
@@ -187,6 +202,12 @@ impl Receiver {
     pub(crate) async fn start() -> Self {
         let shared = pki::shared().await;
         Options::new(&shared.server, ClientAuth::Required(&shared.client_authority)).start().await
+    }
+
+    /// Ends it and its connections; another can take its address then.
+    pub(crate) async fn stop(mut self) {
+        self.server.abort();
+        let _ = (&mut self.server).await;
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -336,17 +357,20 @@ async fn answer(
         let mut answers = locked(&state.answers);
         answers.next.pop_front().unwrap_or_else(|| answers.then.clone())
     };
-    state.seen.send_modify(|seen| {
-        seen.requests.push(Received {
-            method: head.method.to_string(),
-            path: head.uri.path_and_query().map_or_else(String::new, ToString::to_string),
-            headers: head.headers,
-            body: body.to_bytes(),
-            client_fingerprint_sha256: client,
-            connection,
-            at: Instant::now(),
-        });
-    });
+    let received = Received {
+        method: head.method.to_string(),
+        path: head.uri.path_and_query().map_or_else(String::new, ToString::to_string),
+        headers: head.headers,
+        body: body.to_bytes(),
+        client_fingerprint_sha256: client,
+        connection,
+        at: Instant::now(),
+    };
+    match &state.diverted {
+        // Whoever listened may be gone; the server goes on.
+        Some(to) => drop(to.send(received)),
+        None => state.seen.send_modify(|seen| seen.requests.push(received)),
+    }
     let _ = state.held.subscribe().wait_for(|held| !held).await;
     Ok(response(answer))
 }

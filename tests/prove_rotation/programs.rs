@@ -1,0 +1,105 @@
+//! The operator's two programs, which are killed and started again.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use serde_json::Value;
+use tokio::{
+    sync::{Mutex, watch},
+    time::sleep,
+};
+
+use crate::harness::{
+    self,
+    cluster::Cluster,
+    process::{Process, Program},
+};
+
+/// A controller and a dispatcher of one namespace.
+pub(crate) struct Programs {
+    cluster: Arc<Cluster>,
+    namespace: String,
+    /// One queue for every dispatcher of the run.
+    queue: PathBuf,
+    controller: Mutex<Process>,
+    dispatcher: Mutex<Process>,
+    /// Where events of the namespace are posted, while a dispatcher runs.
+    url: watch::Sender<Option<String>>,
+    kills: AtomicU64,
+}
+
+impl Programs {
+    pub(crate) async fn start(cluster: &Arc<Cluster>, namespace: &str) -> Self {
+        let queue = harness::new_directory("queue");
+        let (dispatcher, url) = start_dispatcher(cluster, namespace, &queue).await;
+        Self {
+            cluster: Arc::clone(cluster),
+            namespace: namespace.to_owned(),
+            controller: Mutex::new(start_controller(cluster).await),
+            dispatcher: Mutex::new(dispatcher),
+            queue,
+            url: watch::Sender::new(Some(url)),
+            kills: AtomicU64::new(0),
+        }
+    }
+
+    /// Tells where events are posted, as it changes.
+    pub(crate) fn url(&self) -> watch::Receiver<Option<String>> {
+        self.url.subscribe()
+    }
+
+    pub(crate) fn kills(&self) -> u64 {
+        self.kills.load(Ordering::Relaxed)
+    }
+
+    /// SIGKILL, and another one after a while.
+    pub(crate) async fn kill_controller(&self, down: Duration) {
+        let mut controller = self.controller.lock().await;
+        controller.kill().await;
+        self.kills.fetch_add(1, Ordering::Relaxed);
+        sleep(down).await;
+        *controller = start_controller(&self.cluster).await;
+    }
+
+    /// SIGKILL, and after a while another one that goes on with the queue.
+    pub(crate) async fn kill_dispatcher(&self, down: Duration) {
+        let mut dispatcher = self.dispatcher.lock().await;
+        dispatcher.kill().await;
+        self.url.send_replace(None);
+        self.kills.fetch_add(1, Ordering::Relaxed);
+        sleep(down).await;
+        let (started, url) = start_dispatcher(&self.cluster, &self.namespace, &self.queue).await;
+        *dispatcher = started;
+        self.url.send_replace(Some(url));
+    }
+}
+
+async fn start_controller(cluster: &Cluster) -> Process {
+    let controller = Program::postrider("controller")
+        .env("KUBECONFIG", cluster.kubeconfig())
+        .env("POSTRIDER_LOG", "info,postrider=debug")
+        .start();
+    controller.line_with("reconciles").await;
+    controller
+}
+
+async fn start_dispatcher(cluster: &Cluster, namespace: &str, queue: &PathBuf) -> (Process, String) {
+    let dispatcher = Program::postrider("dispatcher")
+        .args(["--namespace", namespace, "--listen", "127.0.0.1:0", "--queue"])
+        .args([queue])
+        .env("KUBECONFIG", cluster.kubeconfig())
+        // Not a line for each event: a run has hundreds of thousands.
+        .env("POSTRIDER_LOG", "info")
+        .start();
+    let line = dispatcher.line_with("takes events").await;
+    let line: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
+    let address = line["address"].as_str().unwrap_or_else(|| panic!("no address: {line}"));
+    dispatcher.http_ready(&format!("http://{address}/readyz")).await;
+    (dispatcher, format!("http://{address}/v1/namespaces/{namespace}"))
+}
