@@ -3,10 +3,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{
-    api::v1alpha1::OutboundWebhook,
-    identity::{Slot, tests::identity},
-};
+use crate::{api::v1alpha1::OutboundWebhook, identity::tests::identity};
 
 fn webhook(spec: &Value) -> OutboundWebhook {
     let mut full = json!({ "endpoint": { "url": "https://partner.example/hooks" } });
