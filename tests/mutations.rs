@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use postrider::keystore::{Request, load, load_trust_store};
 
 /// Changes made to each file.
-const CHANGES: usize = 12;
+const CHANGES: usize = 4;
 
 fn files(directory: &str) -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt::Debug};
 
 use k8s_openapi::{
-    NamespaceResourceScope,
+    ByteString, NamespaceResourceScope,
     api::core::v1::{ConfigMap, Namespace, Secret},
 };
 use kube::{Api, Resource, ResourceExt as _};
@@ -15,7 +15,7 @@ use super::{Availability, Context, Error, Problem};
 use crate::{
     api::v1alpha1::{
         BundleKind, BundleRef, Certificate, ENABLED, ENDPOINT_ANNOTATION, KeystoreFormat, MTLS_LABEL,
-        OutboundWebhook, Reason, SecretKeyRef, Source,
+        OutboundWebhook, Reason, SecretKeyRef, Source, TrustStoreRef,
     },
     identity::{Slots, Trust, parse_bundle},
     keystore::Format,
@@ -24,6 +24,9 @@ use crate::{
 
 /// Keys that are looked for where the webhook names none: what cert-manager and Strimzi write.
 const KEYSTORE_KEYS: [&str; 3] = ["keystore.p12", "keystore.jks", "user.p12"];
+
+/// Likewise for a trust store.
+const TRUST_STORE_KEYS: [&str; 2] = ["truststore.p12", "truststore.jks"];
 
 /// What one reconcile works with.
 pub(super) struct Fetched {
@@ -35,8 +38,11 @@ pub(super) struct Fetched {
     pub(super) active: Option<Result<Keystore, Problem>>,
     /// Behind `mtls.new`; `None` where the webhook names none.
     pub(super) new: Option<Result<Keystore, Problem>>,
-    /// Whom to trust; `Ok(None)` where the webhook does not say.
+    /// Whom to trust; `Ok(None)` where the webhook does not say. What is in the trust store comes in
+    /// [`super::load`].
     pub(super) trust: Result<Option<Trust>, Problem>,
+    /// The trust store, where the webhook names one.
+    pub(super) trust_store: Option<Result<TrustStore, Problem>>,
     /// What was accepted before.
     pub(super) slots: Slots,
     /// The Secret that the slots came from, or whoever has its name.
@@ -51,6 +57,14 @@ pub(super) struct Keystore {
     pub(super) alias: Option<String>,
     pub(super) declared: Format,
     pub(super) source: Source,
+}
+
+/// A trust store with its password.
+pub(super) struct TrustStore {
+    pub(super) bytes: Zeroizing<Vec<u8>>,
+    pub(super) password: Zeroizing<Vec<u8>>,
+    /// Name and key of the object that holds it.
+    pub(super) source: (String, String),
 }
 
 /// Fetches it all.
@@ -75,20 +89,21 @@ pub(super) async fn fetch(context: &Context, webhook: &OutboundWebhook) -> Resul
             (Some(objects.keystore("mtls.active", &mtls.active).await?), new)
         }
     };
-    let trust = match &webhook.spec.endpoint.trust {
-        None => Ok(None),
-        Some(trust) => {
-            let certificates = match &trust.ca_bundle_ref {
-                Some(bundle) => objects.bundle(bundle).await?,
-                None => Ok(Vec::new()),
-            };
-            let system_roots = trust.include_system_roots;
-            certificates.map(|certificates| Some(Trust { certificates, system_roots }))
+    let (mut trust, mut trust_store) = (Ok(None), None);
+    if let Some(spec) = &webhook.spec.endpoint.trust {
+        let certificates = match &spec.ca_bundle_ref {
+            Some(bundle) => objects.bundle(bundle).await?,
+            None => Ok(Vec::new()),
+        };
+        let system_roots = spec.include_system_roots;
+        trust = certificates.map(|certificates| Some(Trust { certificates, system_roots }));
+        if let Some(reference) = &spec.trust_store_ref {
+            trust_store = Some(objects.trust_store(reference).await?);
         }
-    };
+    }
     let slots =
         url.as_ref().map_or_else(|_| Slots::default(), |url| slots(webhook, url, identities.as_ref()));
-    Ok(Fetched { url, gate, active, new, trust, slots, identities })
+    Ok(Fetched { url, gate, active, new, trust, trust_store, slots, identities })
 }
 
 /// The API server and the client do not agree on every URL.
@@ -218,39 +233,62 @@ impl Objects<'_> {
     ) -> Result<Result<Vec<rustls::pki_types::CertificateDer<'static>>, Problem>, Error> {
         const FIELD: &str = "endpoint.trust.caBundleRef";
         let BundleRef { kind, name, key } = reference;
-        let bytes = match kind {
-            BundleKind::Secret => match self.get::<Secret>(name).await? {
-                None => Err(secret_not_found(FIELD, name)),
-                Some(secret) => value(secret.data.as_ref(), key)
-                    .ok_or_else(|| key_not_found(FIELD, "Secret", name, key, secret.data.as_ref())),
-            },
-            BundleKind::ConfigMap => match self.get::<ConfigMap>(name).await? {
-                None => Err(Problem::new(
-                    Reason::ConfigMapNotFound,
-                    format!("{FIELD}: there is no ConfigMap {name:?} in this namespace"),
-                )),
-                Some(map) => {
-                    let text =
-                        map.data.as_ref().and_then(|data| data.get(key)).map(|text| text.as_bytes().to_vec());
-                    text.map(Zeroizing::new)
-                        .or_else(|| value(map.binary_data.as_ref(), key))
-                        .ok_or_else(|| key_not_found(FIELD, "ConfigMap", name, key, map.data.as_ref()))
-                }
-            },
-        };
+        let bytes = self.data(FIELD, *kind, name).await?.and_then(|data| {
+            value(Some(&data), key).ok_or_else(|| key_not_found(FIELD, kind.as_str(), name, key, Some(&data)))
+        });
         Ok(bytes.and_then(|bytes| {
             parse_bundle(&bytes).map_err(|error| {
                 Problem::new(Reason::InvalidCaBundle, format!("{FIELD}: {name}/{key} {error}"))
             })
         }))
     }
+
+    async fn trust_store(&self, reference: &TrustStoreRef) -> Result<Result<TrustStore, Problem>, Error> {
+        const FIELD: &str = "endpoint.trust.trustStoreRef";
+        let TrustStoreRef { kind, name, key, password_secret_ref } = reference;
+        let data = match self.data(FIELD, *kind, name).await? {
+            Ok(data) => data,
+            Err(problem) => return Ok(Err(problem)),
+        };
+        let found = key.as_deref().or_else(|| TRUST_STORE_KEYS.into_iter().find(|key| has(Some(&data), key)));
+        let Some((key, bytes)) = found.and_then(|key| Some((key, value(Some(&data), key)?))) else {
+            let wanted = key.clone().unwrap_or_else(|| TRUST_STORE_KEYS.join(", "));
+            return Ok(Err(key_not_found(FIELD, kind.as_str(), name, &wanted, Some(&data))));
+        };
+        let source = (name.clone(), key.to_owned());
+        let password = self.password(&format!("{FIELD}.passwordSecretRef"), password_secret_ref).await?;
+        Ok(password.map(|password| TrustStore { bytes, password, source }))
+    }
+
+    /// What a Secret or a ConfigMap holds, as bytes.
+    async fn data(
+        &self,
+        field: &str,
+        kind: BundleKind,
+        name: &str,
+    ) -> Result<Result<BTreeMap<String, ByteString>, Problem>, Error> {
+        if kind == BundleKind::Secret {
+            let secret = self.get::<Secret>(name).await?;
+            return Ok(secret
+                .map(|secret| secret.data.unwrap_or_default())
+                .ok_or_else(|| secret_not_found(field, name)));
+        }
+        let Some(map) = self.get::<ConfigMap>(name).await? else {
+            let message = format!("{field}: there is no ConfigMap {name:?} in this namespace");
+            return Ok(Err(Problem::new(Reason::ConfigMapNotFound, message)));
+        };
+        let text = map.data.unwrap_or_default().into_iter();
+        let mut data = map.binary_data.unwrap_or_default();
+        data.extend(text.map(|(key, text)| (key, ByteString(text.into_bytes()))));
+        Ok(Ok(data))
+    }
 }
 
-fn has(data: Option<&BTreeMap<String, k8s_openapi::ByteString>>, key: &str) -> bool {
+fn has(data: Option<&BTreeMap<String, ByteString>>, key: &str) -> bool {
     data.is_some_and(|data| data.contains_key(key))
 }
 
-fn value(data: Option<&BTreeMap<String, k8s_openapi::ByteString>>, key: &str) -> Option<Zeroizing<Vec<u8>>> {
+fn value(data: Option<&BTreeMap<String, ByteString>>, key: &str) -> Option<Zeroizing<Vec<u8>>> {
     data?.get(key).map(|value| Zeroizing::new(value.0.clone()))
 }
 

@@ -5,9 +5,13 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::task::spawn_blocking;
 
-use super::{Context, Error, Problem, fetch::Keystore};
+use super::{
+    Context, Error, Problem,
+    fetch::{Keystore, TrustStore},
+};
 use crate::{
-    api::v1alpha1::Source,
+    api::v1alpha1::{Reason, Source},
+    identity::Trust,
     keystore::{self, Loaded as Opened, Refusal, Request, Warning},
     rotation::Found,
 };
@@ -76,6 +80,51 @@ async fn load(
             warnings: Vec::new(),
         },
     })
+}
+
+/// Adds what is in the trust store to whom is trusted.
+pub(super) async fn trust_store(
+    context: &Context,
+    store: Option<Result<TrustStore, Problem>>,
+    trust: &mut Result<Option<Trust>, Problem>,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let (store, trusted) = match (store, &mut *trust) {
+        (Some(Ok(store)), Ok(Some(trusted))) => (store, trusted),
+        (Some(Err(problem)), Ok(_)) => {
+            *trust = Err(problem);
+            return Ok(());
+        }
+        _ => return Ok(()),
+    };
+    let permit = Arc::clone(&context.loads).acquire_owned().await.map_err(|_| Error::Load)?;
+    let (name, key) = store.source.clone();
+    let opened = spawn_blocking(move || {
+        let _permit = permit;
+        keystore::load_trust_store(&Request {
+            bytes: &store.bytes,
+            password: &store.password,
+            key_password: None,
+            alias: None,
+            declared: None,
+            file: &store.source.1,
+            now,
+        })
+    });
+    let field = "endpoint.trust.trustStoreRef";
+    let problem = match opened.await.map_err(|_| Error::Load)? {
+        Ok(certificates) => {
+            trusted.certificates.extend(certificates);
+            // Each has to be an anchor of trust, as those of a bundle.
+            let Err(error) = trusted.check() else { return Ok(()) };
+            Problem::new(Reason::InvalidCaBundle, format!("{field}: {name}/{key} {error}"))
+        }
+        Err(Refusal { reason, message, .. }) => {
+            Problem { reason: reason.as_str().into(), message: format!("{field}: {name}: {message}") }
+        }
+    };
+    *trust = Err(problem);
+    Ok(())
 }
 
 fn open(keystore: &Keystore, now: Timestamp) -> Result<Opened, Refusal> {

@@ -165,6 +165,7 @@ async fn steps(webhook: &OutboundWebhook, context: &Context) -> Result<Action, E
     let mut fetched = fetch::fetch(context, webhook).await?;
     let now = context.clock.now();
     let keystores = load::load_all(context, fetched.active.take(), fetched.new.take(), now).await?;
+    load::trust_store(context, fetched.trust_store.take(), &mut fetched.trust, now).await?;
     let before = std::mem::take(&mut fetched.slots);
     let mut names = Names::default();
     names.add(&before);

@@ -106,18 +106,31 @@ fn within(
 }
 
 fn names_secret(webhook: &OutboundWebhook, name: &str) -> bool {
-    let bundle = webhook.spec.endpoint.trust.as_ref().and_then(|trust| trust.ca_bundle_ref.as_ref());
-    let mtls = webhook.spec.mtls.iter();
-    mtls.flat_map(|mtls| std::iter::once(&mtls.active).chain(&mtls.new)).any(|certificate| {
-        certificate.secret_ref.name == name
-            || certificate.password_secret_ref.name == name
-            || certificate.key_password_secret_ref.as_ref().is_some_and(|reference| reference.name == name)
-    }) || bundle.is_some_and(|bundle| bundle.kind == BundleKind::Secret && bundle.name == name)
+    let certificates =
+        webhook.spec.mtls.iter().flat_map(|mtls| std::iter::once(&mtls.active).chain(&mtls.new));
+    let of_certificates = certificates.flat_map(|certificate| {
+        let key_password = certificate.key_password_secret_ref.as_ref().map(|reference| &reference.name);
+        [&certificate.secret_ref.name, &certificate.password_secret_ref.name].into_iter().chain(key_password)
+    });
+    let trust = webhook.spec.endpoint.trust.as_ref();
+    let store = trust.and_then(|trust| trust.trust_store_ref.as_ref());
+    let of_trust =
+        trusts(webhook, BundleKind::Secret).chain(store.map(|store| &store.password_secret_ref.name));
+    of_certificates.chain(of_trust).any(|named| named == name)
         || OutboundWebhook::identities_name(&webhook.name_any()) == name
 }
 
 fn names_config_map(webhook: &OutboundWebhook, name: &str) -> bool {
-    let bundle = webhook.spec.endpoint.trust.as_ref().and_then(|trust| trust.ca_bundle_ref.as_ref());
-    bundle.is_some_and(|bundle| bundle.kind == BundleKind::ConfigMap && bundle.name == name)
+    trusts(webhook, BundleKind::ConfigMap).any(|named| named == name)
         || OutboundWebhook::client_certificate_name(&webhook.name_any()) == name
+}
+
+/// Objects of this kind that hold whom to trust.
+fn trusts(webhook: &OutboundWebhook, kind: BundleKind) -> impl Iterator<Item = &String> {
+    let trust = webhook.spec.endpoint.trust.iter();
+    trust.flat_map(move |trust| {
+        let bundle = trust.ca_bundle_ref.as_ref().filter(|bundle| bundle.kind == kind);
+        let store = trust.trust_store_ref.as_ref().filter(|store| store.kind == kind);
+        bundle.map(|bundle| &bundle.name).into_iter().chain(store.map(|store| &store.name))
+    })
 }

@@ -113,7 +113,8 @@ fn target(
 
 fn trust<'a>(webhook: &OutboundWebhook, get: impl Fn(&str) -> Option<&'a [u8]>) -> Result<Trust, Unusable> {
     let Some(trust) = &webhook.spec.endpoint.trust else { return Ok(Trust::default()) };
-    let bundle = trust.ca_bundle_ref.as_ref().and_then(|_| get(TRUSTED));
+    let asks = trust.ca_bundle_ref.is_some() || trust.trust_store_ref.is_some();
+    let bundle = asks.then(|| get(TRUSTED)).flatten();
     let certificates = bundle.map(parse_bundle).transpose()?.unwrap_or_default();
     Ok(Trust { certificates, system_roots: trust.include_system_roots })
 }

@@ -79,6 +79,14 @@ impl Trust {
         Ok(roots)
     }
 
+    /// Whether each certificate can be an anchor of trust, and there are not too many.
+    pub fn check(&self) -> Result<(), TrustError> {
+        if self.certificates.len() > limits::TRUST_CERTIFICATES {
+            return Err(TrustError::Limit(limits::TRUST_CERTIFICATES, "certificates"));
+        }
+        self.roots().map(drop)
+    }
+
     /// The certificates as the value of [`TRUSTED`].
     pub fn to_pem(&self) -> String {
         chain_to_pem(&self.certificates)
@@ -93,15 +101,11 @@ pub fn parse_bundle(bundle: &[u8]) -> Result<Vec<CertificateDer<'static>>, Trust
     let certificates = CertificateDer::pem_slice_iter(bundle)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|_| TrustError::Malformed)?;
-    match certificates.len() {
-        0 => return Err(TrustError::Empty),
-        n if n > limits::TRUST_CERTIFICATES => {
-            return Err(TrustError::Limit(limits::TRUST_CERTIFICATES, "certificates"));
-        }
-        _ => {}
+    if certificates.is_empty() {
+        return Err(TrustError::Empty);
     }
     let trust = Trust { certificates, system_roots: false };
-    trust.roots()?;
+    trust.check()?;
     Ok(trust.certificates)
 }
 

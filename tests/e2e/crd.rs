@@ -71,8 +71,12 @@ async fn each_rule_refuses_with_its_message(cluster: Arc<Cluster>) {
     refused(&namespace, &endpoint("https://partner.example/#there"), "must not have a fragment").await;
 
     let trust = |trust: Value| json!({ "endpoint": { "url": "https://partner.example", "trust": trust } });
-    refused(&namespace, &trust(json!({})), "trusts nobody: set caBundleRef, includeSystemRoots, or both")
-        .await;
+    refused(
+        &namespace,
+        &trust(json!({})),
+        "trusts nobody: set caBundleRef, trustStoreRef or includeSystemRoots",
+    )
+    .await;
     refused(&namespace, &trust(json!({ "includeSystemRoots": false })), "trusts nobody").await;
 
     let retry = |retry: Value| json!({ "endpoint": { "url": "https://partner.example" }, "delivery": { "retry": retry } });

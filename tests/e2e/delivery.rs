@@ -12,6 +12,7 @@ use crate::{
         nginx::Nginx,
         pki::{self, Request, Validity},
         receiver::{Answer, ClientAuth, Options, Received, Receiver},
+        tool::Tool,
     },
     scene::{Poster, Scene, id_of, start_controller},
 };
@@ -23,6 +24,7 @@ tests![
     connections_are_reused,
     a_plain_webhook_goes_over_https_without_a_certificate,
     a_server_of_a_private_authority_is_refused_without_its_bundle,
+    a_trust_store_by_keytool_says_who_the_server_may_be,
     nothing_is_sent_until_mtls_is_enabled_and_then_all_of_it,
     nothing_is_sent_without_a_certificate_and_then_all_of_it,
     an_expired_certificate_sends_nothing_more,
@@ -147,6 +149,40 @@ async fn a_server_of_a_private_authority_is_refused_without_its_bundle(cluster: 
     assert_eq!(receiver.requests().len(), 0);
     scene.webhook("shop", &receiver.url(), fast_retry()).await;
     receiver.wait_for(1).await;
+}
+
+async fn a_trust_store_by_keytool_says_who_the_server_may_be(cluster: Arc<Cluster>) {
+    let scene = Scene::new(cluster).await;
+    let shared = pki::shared().await;
+    let receiver = Options::new(&shared.server, ClientAuth::None).start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let password = pki::new_password();
+    crate::harness::secrets::password("trust store", &password);
+    let dispatcher = scene.dispatcher().await;
+    for (n, (format, key)) in
+        [("JKS", "truststore.jks"), ("PKCS12", "truststore.p12")].into_iter().enumerate()
+    {
+        let path = directory.path().join(key);
+        Tool::new("keytool")
+            .args(["-importcert", "-noprompt", "-alias", "partner", "-storetype", format])
+            .arg("-file", &shared.server_authority.root)
+            .arg("-keystore", &path)
+            .arg("-storepass", &password)
+            .succeed()
+            .await;
+        let name = format.to_lowercase();
+        scene.secret(&name, &[(key, &std::fs::read(&path).unwrap())]).await;
+        scene.password(&name, "not the password").await;
+        let password_ref = json!({ "name": format!("{name}-password"), "key": "password" });
+        let store = json!({ "kind": "Secret", "name": name, "passwordSecretRef": password_ref });
+        let trust = json!({ "caBundleRef": null, "trustStoreRef": store });
+        scene.webhook("shop", &receiver.url(), json!({ "endpoint": { "trust": trust } })).await;
+        scene.not_ready("shop", "WrongPasswordOrCorrupt").await;
+        scene.password(&name, &password).await;
+        scene.ready("shop").await;
+        dispatcher.post("shop", "x").await;
+        receiver.wait_for(n + 1).await;
+    }
 }
 
 async fn nothing_is_sent_until_mtls_is_enabled_and_then_all_of_it(cluster: Arc<Cluster>) {

@@ -15,7 +15,7 @@ pub use condition::{ConditionType, Reason};
 pub use spec::{
     BundleKind, BundleRef, Certificate, ConnectionTest, Delivery, Endpoint, KeystoreFormat, KeystoreRef,
     MutualTls, OutboundWebhook, OutboundWebhookSpec, Promotion, Retry, Rotation, SecretKeyRef, TestRequest,
-    Trust,
+    Trust, TrustStoreRef,
 };
 pub use status::{
     AlertStatus, CertificateStatus, CertificateWarning, DeliveryStatus, LocalRef, MutualTlsStatus,

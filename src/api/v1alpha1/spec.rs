@@ -128,13 +128,17 @@ fn default_timeout_seconds() -> i32 {
 
 /// Who the server may be.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[x_kube(validation = Rule::new("has(self.caBundleRef) || (has(self.includeSystemRoots) && self.includeSystemRoots)")
-    .message("trusts nobody: set caBundleRef, includeSystemRoots, or both"))]
+#[x_kube(validation = Rule::new(
+    "has(self.caBundleRef) || has(self.trustStoreRef) || (has(self.includeSystemRoots) && self.includeSystemRoots)"
+).message("trusts nobody: set caBundleRef, trustStoreRef or includeSystemRoots"))]
 #[serde(rename_all = "camelCase")]
 pub struct Trust {
     /// Certificates of the authorities (or of the server itself) to trust, PEM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_bundle_ref: Option<BundleRef>,
+    /// A trust store: the certificates that it trusts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust_store_ref: Option<TrustStoreRef>,
     /// Trust the system's authorities as well.
     #[serde(default)]
     pub include_system_roots: bool,
@@ -156,6 +160,24 @@ pub struct BundleRef {
     pub key: String,
 }
 
+/// A trust store in a Secret or ConfigMap in the webhook's namespace: PKCS#12 or JKS.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct TrustStoreRef {
+    /// What holds the store.
+    #[serde(default)]
+    pub kind: BundleKind,
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// The key in it. Default: the first of truststore.p12 and truststore.jks that is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub key: Option<String>,
+    /// The password of the store: exact bytes.
+    pub password_secret_ref: SecretKeyRef,
+}
+
 fn default_bundle_key() -> String {
     "ca.crt".to_owned()
 }
@@ -168,6 +190,16 @@ pub enum BundleKind {
     ConfigMap,
     /// A Secret.
     Secret,
+}
+
+impl BundleKind {
+    /// As the API server calls it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ConfigMap => "ConfigMap",
+            Self::Secret => "Secret",
+        }
+    }
 }
 
 /// Mutual TLS: the client certificate that the endpoint demands.

@@ -103,7 +103,7 @@ fn mtls_without_its_certificate_holds_in_every_way() {
 }
 
 fn trust() -> crate::api::v1alpha1::Trust {
-    crate::api::v1alpha1::Trust { ca_bundle_ref: None, include_system_roots: true }
+    crate::api::v1alpha1::Trust { ca_bundle_ref: None, trust_store_ref: None, include_system_roots: true }
 }
 
 #[test]
