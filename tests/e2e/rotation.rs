@@ -17,6 +17,7 @@ use crate::{
         nginx::Nginx,
         pki::{self, Authority, Certificate, Request, Validity},
         receiver::{ClientAuth, Options, Receiver},
+        tool::Tool,
     },
     scene::{Scene, active, condition},
 };
@@ -33,7 +34,7 @@ tests![
     a_request_under_way_finishes_and_the_next_uses_the_new_certificate,
     a_receiver_that_knows_only_the_old_certificate_loses_nothing,
     nginx_that_knows_only_the_old_certificate_loses_nothing,
-    nginx_trusts_the_bundle_that_is_offered,
+    openssl_and_nginx_trust_the_bundle_that_is_offered,
 ];
 
 /// A webhook that delivers to a receiver with the shared certificate.
@@ -400,14 +401,24 @@ async fn nginx_that_knows_only_the_old_certificate_loses_nothing(cluster: Arc<Cl
     assert!(!dispatcher.process.lines().iter().any(|line| line.contains("not delivered")));
 }
 
-async fn nginx_trusts_the_bundle_that_is_offered(cluster: Arc<Cluster>) {
+async fn openssl_and_nginx_trust_the_bundle_that_is_offered(cluster: Arc<Cluster>) {
     let scene = Scene::new(cluster).await;
     let shared = pki::shared().await;
     scene.keystore("shop", shared.pkcs12().await).await;
     scene.mtls_webhook("shop", "https://localhost:1/", "PKCS12").await;
     scene.ready("shop").await;
     let offered = scene.namespace.api::<ConfigMap>().get("shop-client-certificate").await.unwrap();
-    let nginx = Nginx::start_trusting(&shared.server, &offered.data.unwrap()["bundle.crt"]).await;
+    let bundle = &offered.data.unwrap()["bundle.crt"];
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("bundle.crt");
+    std::fs::write(&file, bundle).unwrap();
+    // As a receiver that checks the leaf alone does.
+    Tool::new("openssl")
+        .args(["verify", "-purpose", "sslclient", "-CAfile"])
+        .args([&file, &shared.client.leaf])
+        .succeed()
+        .await;
+    let nginx = Nginx::start_trusting(&shared.server, bundle).await;
     scene.mtls_webhook("shop", &nginx.url(), "PKCS12").await;
     let dispatcher = scene.dispatcher().await;
     let id = dispatcher.post("shop", "x").await;
