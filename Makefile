@@ -26,5 +26,5 @@ lint: ## formatting, clippy, generated files
 crds: ## write crds/ anew from the types
 	cargo run --quiet -- crd > crds/outboundwebhooks.yaml
 
-ci: ## all of the above, in turn, with times
+ci: ## lint, test, demo and prove-rotation, in turn, with times
 	.ci/run

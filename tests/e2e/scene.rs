@@ -1,7 +1,7 @@
 //! What a test of the product starts from: a namespace with a partner's CA, keystores in Secrets, webhooks,
 //! the run's controller, and a dispatcher of its own.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use k8s_openapi::{
     ByteString,
@@ -14,11 +14,11 @@ use kube::{
 };
 use postrider::api::v1alpha1::OutboundWebhook;
 use serde_json::{Value, json};
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell};
 
 use crate::harness::{
     cluster::{Cluster, Namespace},
-    eventually,
+    directory, eventually,
     pki::{self, Keystore},
     process::{Process, Program},
 };
@@ -188,8 +188,30 @@ pub(crate) fn condition<'a>(webhook: &'a OutboundWebhook, type_: &str) -> Option
     webhook.status.as_ref()?.conditions.iter().find(|condition| condition.type_ == type_)
 }
 
+/// A kubeconfig of a service account with the rights of `examples/rbac.yaml`: what is told there is enough.
+async fn kubeconfig_of(cluster: &Cluster, account: &'static str) -> PathBuf {
+    static MADE: Mutex<BTreeMap<(PathBuf, &str), PathBuf>> = Mutex::const_new(BTreeMap::new());
+    let mut made = MADE.lock().await;
+    let key = (cluster.kubeconfig().to_owned(), account);
+    if let Some(path) = made.get(&key) {
+        return path.clone();
+    }
+    let rbac = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/rbac.yaml");
+    cluster.kubectl(["apply", "-f", rbac]).await.succeeded();
+    let token =
+        cluster.kubectl(["create", "token", account, "--namespace", "postrider", "--duration", "2h"]).await;
+    let config = cluster.kubectl(["config", "view", "--raw", "--minify", "--flatten", "-o", "json"]).await;
+    let mut config: Value = serde_json::from_str(&config.succeeded()).unwrap();
+    config["users"][0]["user"] = json!({ "token": token.succeeded().trim() });
+    let path = directory::unique(&format!("{account}.kubeconfig"));
+    std::fs::write(&path, config.to_string()).unwrap();
+    made.insert(key, path.clone());
+    path
+}
+
 pub(crate) async fn start_controller(cluster: &Cluster) -> Process {
-    let controller = Program::postrider("controller").env("KUBECONFIG", cluster.kubeconfig()).start();
+    let kubeconfig = kubeconfig_of(cluster, "controller").await;
+    let controller = Program::postrider("controller").env("KUBECONFIG", kubeconfig).start();
     controller.line_with("reconciles").await;
     controller
 }
@@ -226,7 +248,7 @@ impl Dispatcher {
         let process = Program::postrider("dispatcher")
             .args(["--namespace", namespace, "--listen", "127.0.0.1:0", "--queue"])
             .args([queue.path()])
-            .env("KUBECONFIG", cluster.kubeconfig())
+            .env("KUBECONFIG", kubeconfig_of(cluster, "dispatcher").await)
             .start();
         let line = process.line_with("takes events").await;
         let line: Value = serde_json::from_str(&line).unwrap();

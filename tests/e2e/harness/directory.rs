@@ -28,7 +28,7 @@ pub(super) fn of_run() -> &'static Path {
 }
 
 /// A path in the directory of this run that no other call returns.
-pub(super) fn unique(name: &str) -> PathBuf {
+pub(crate) fn unique(name: &str) -> PathBuf {
     RUN.join(format!("{:03}-{name}", NEXT.fetch_add(1, Ordering::Relaxed)))
 }
 

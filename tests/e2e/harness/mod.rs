@@ -17,7 +17,7 @@ pub(crate) mod servers;
 pub(crate) mod tool;
 
 mod context;
-mod directory;
+pub(crate) mod directory;
 
 use std::{
     path::PathBuf,
