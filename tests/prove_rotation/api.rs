@@ -25,7 +25,7 @@ use crate::harness::{
 
 /// What a step may take while controllers, dispatchers and API servers come and go: their watches return
 /// with a backoff.
-pub(crate) const STEP_TIMEOUT: Duration = Duration::from_mins(1);
+pub(crate) const STEP_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// A connection that was open when the API server went is found dead by the request that uses it.
 const TRIES: usize = 5;
