@@ -49,6 +49,8 @@ pub struct Known<'a> {
     pub promotion: Promotion,
     /// The fingerprint whose promotion is asked for.
     pub asked: Option<&'a str>,
+    /// Whether the manifest still names the Secret that the waiting New was read from.
+    pub names_waiting: bool,
     /// Fingerprints that have passed their test against the endpoint as it is.
     pub passed: &'a [String],
 }
@@ -144,7 +146,12 @@ fn accept(slots: &mut Slots, known: &Known<'_>, steps: &mut Vec<Step>) {
         slots.active = Some(Arc::clone(identity));
         slots.previous.take_if(|previous| is_same(Some(previous), identity));
     }
-    let Some(successor) = successor else { return };
+    let Some(successor) = successor else {
+        // What cannot be read now may still be what waits; what is not named any more is not to follow.
+        let withdrawn = slots.new.take_if(|_| !known.names_waiting);
+        steps.extend(withdrawn.map(|waiting| Step::Withdrawn(fingerprint(&waiting))));
+        return;
+    };
     if is_same(slots.new.as_ref(), &successor) {
         return;
     }

@@ -250,8 +250,17 @@ fn known<'a>(webhook: &'a OutboundWebhook, keystores: &'a Keystores, passed: &'a
             v1alpha1::Promotion::Manual => Promotion::Manual,
         },
         asked: webhook.annotations().get(v1alpha1::PROMOTE_ANNOTATION).map(String::as_str),
+        names_waiting: names_waiting(webhook),
         passed,
     }
+}
+
+/// Where the New was read is in the status. Without a word there, it is not taken away.
+fn names_waiting(webhook: &OutboundWebhook) -> bool {
+    let told = webhook.status.as_ref().and_then(|status| status.mtls.as_ref()?.new.as_ref()?.source.as_ref());
+    let named = webhook.spec.mtls.iter().flat_map(|mtls| std::iter::once(&mtls.active).chain(&mtls.new));
+    let mut named = named.map(|certificate| &certificate.secret_ref.name);
+    told.is_none_or(|source| named.any(|name| *name == source.secret))
 }
 
 fn tests(

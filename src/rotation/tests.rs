@@ -20,7 +20,7 @@ fn usable(identity: &Arc<Identity>) -> Found {
 }
 
 fn known<'a>(active: &'a Found, new: &'a Found, passed: &'a [String]) -> Known<'a> {
-    Known { active, new, promotion: Promotion::Automatic, asked: None, passed }
+    Known { active, new, promotion: Promotion::Automatic, asked: None, names_waiting: true, passed }
 }
 
 fn name(identity: Option<&Arc<Identity>>) -> &str {
@@ -95,6 +95,17 @@ fn a_new_is_withdrawn_or_replaced_and_the_active_stays() {
     let (slots, steps) = next(waits, &known(&usable(&a), &usable(&c), &[]), at(NOW));
     let expected = vec![Step::Withdrawn(fingerprint(&b)), Step::Waits(fingerprint(&c))];
     assert_eq!((names(&slots), steps), (["a", "c", "-"], expected));
+}
+
+#[test]
+fn a_new_that_is_not_named_any_more_goes_though_the_active_cannot_be_read() {
+    let (a, b) = (made("a", TILL), made("b", TILL));
+    let state = known(&Found::Unusable(None), &Found::NotAsked, &[]);
+    for (names_waiting, expected) in [(true, ["a", "b", "-"]), (false, ["a", "-", "-"])] {
+        let state = Known { names_waiting, ..state.clone() };
+        let (slots, _) = next(holding(Some(&a), Some(&b), None), &state, at(NOW));
+        assert_eq!(names(&slots), expected);
+    }
 }
 
 #[test]
@@ -291,6 +302,7 @@ proptest! {
                 new: &of_new,
                 promotion: if manual { Promotion::Manual } else { Promotion::Automatic },
                 asked: asked.as_deref(),
+                names_waiting: new.is_some() || active.is_some(),
                 passed: &passed,
             };
             let (after, _) = next(slots.clone(), &known, now);

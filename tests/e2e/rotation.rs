@@ -217,18 +217,26 @@ async fn a_new_that_the_endpoint_refuses_waits_and_the_active_goes_on(cluster: A
 
 async fn a_new_that_is_withdrawn_leaves_no_trace(cluster: Arc<Cluster>) {
     let (scene, receiver) = (Scene::new(cluster).await, Receiver::start().await);
+    let shared = pki::shared().await;
     delivering(&scene, &receiver.url()).await;
     successor(&scene, "next").await;
-    name_as_new(&scene, &receiver.url(), "next", json!({ "promotion": "Manual" })).await;
-    let waits = |webhook: &OutboundWebhook| mtls(webhook).new.is_some();
-    eventually::object(&scene.webhooks(), "shop", "a New", waits).await;
-    let patch = json!({ "spec": { "mtls": { "new": null } } }).to_string();
-    scene.namespace.kubectl(["patch", "owh", "shop", "--type=merge", "-p", &patch]).await.succeeded();
-    let webhook =
-        eventually::object(&scene.webhooks(), "shop", "no New", |webhook| mtls(webhook).new.is_none()).await;
-    assert!(is_active(&webhook, &pki::shared().await.client) && mtls(&webhook).previous.is_none());
-    let kept = scene.namespace.api::<Secret>().get("shop-identities").await.unwrap().data.unwrap();
-    assert!(!kept.contains_key("new.key"));
+    // Whether or not the keystore behind `mtls.active` can be read at that moment.
+    for password in [shared.pkcs12().await.password.as_str(), "not the password"] {
+        name_as_new(&scene, &receiver.url(), "next", json!({ "promotion": "Manual" })).await;
+        let waits = |webhook: &OutboundWebhook| mtls(webhook).new.is_some();
+        eventually::object(&scene.webhooks(), "shop", "a New", waits).await;
+        scene.password("shop", password).await;
+        let readable = if password == "not the password" { "False" } else { "True" };
+        scene.condition("shop", "CertificateValid", readable, None).await;
+        let patch = json!({ "spec": { "mtls": { "new": null } } }).to_string();
+        scene.namespace.kubectl(["patch", "owh", "shop", "--type=merge", "-p", &patch]).await.succeeded();
+        let webhook =
+            eventually::object(&scene.webhooks(), "shop", "no New", |webhook| mtls(webhook).new.is_none())
+                .await;
+        assert!(is_active(&webhook, &shared.client) && mtls(&webhook).previous.is_none());
+        let kept = scene.namespace.api::<Secret>().get("shop-identities").await.unwrap().data.unwrap();
+        assert!(!kept.contains_key("new.key"));
+    }
 }
 
 async fn manual_promotion_waits_for_its_annotation(cluster: Arc<Cluster>) {
