@@ -47,7 +47,12 @@ pub(crate) fn made_for(webhook: &OutboundWebhook) -> Option<[(&'static str, Stri
     let endpoint = &webhook.spec.endpoint;
     let url: reqwest::Url = endpoint.url.parse().ok()?;
     let trust = serde_json::to_vec(&endpoint.trust).ok()?;
-    Some([(ENDPOINT_ANNOTATION, url.origin().ascii_serialization()), (TRUST_ANNOTATION, fingerprint(&trust))])
+    Some([(ENDPOINT_ANNOTATION, origin(&url)), (TRUST_ANNOTATION, fingerprint(&trust))])
+}
+
+/// Scheme, host and port of an endpoint: the value of [`ENDPOINT_ANNOTATION`].
+pub(crate) fn origin(url: &reqwest::Url) -> String {
+    url.origin().ascii_serialization()
 }
 
 /// How a watch that failed is taken up again: soon, for an API server that restarts is back within seconds.

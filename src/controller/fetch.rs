@@ -19,7 +19,7 @@ use crate::{
     },
     identity::{Slots, Trust, parse_bundle},
     keystore::Format,
-    kubernetes::is_controlled_by,
+    kubernetes::{is_controlled_by, origin},
 };
 
 /// Keys that are looked for where the webhook names none: what cert-manager and Strimzi write.
@@ -116,7 +116,7 @@ fn url(webhook: &OutboundWebhook) -> Result<Url, Problem> {
 /// What was accepted before, from our own Secret only, and for this endpoint only: who is moved to another
 /// one shows there what is named now, or nothing.
 fn slots(webhook: &OutboundWebhook, url: &Url, identities: Option<&Secret>) -> Slots {
-    let origin = url.origin().ascii_serialization();
+    let origin = origin(url);
     let ours = identities
         .filter(|secret| is_controlled_by(*secret, webhook.metadata.uid.as_ref()))
         .filter(|secret| secret.annotations().get(ENDPOINT_ANNOTATION) == Some(&origin));

@@ -53,9 +53,7 @@ impl<Q: Queue, C: Clock + Clone> Worker<Q, C> {
     ) -> Self {
         Self { webhook, queue, assignment, clock, stop, refusals, sends: true }
     }
-}
 
-impl<Q: Queue, C: Clock + Clone> Worker<Q, C> {
     /// Works until it is stopped.
     pub async fn run(mut self) {
         let appended = self.queue.appended(&self.webhook);

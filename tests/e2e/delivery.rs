@@ -46,6 +46,14 @@ async fn ready_mtls(scene: &Scene, receiver_url: &str) {
     scene.ready("shop").await;
 }
 
+async fn ready_mtls_that_retries_fast(scene: &Scene, receiver_url: &str) {
+    scene.keystore("shop", pki::shared().await.pkcs12().await).await;
+    let mut spec = fast_retry();
+    spec["mtls"] = json!({ "active": crate::scene::active("shop", "PKCS12") });
+    scene.webhook("shop", receiver_url, spec).await;
+    scene.ready("shop").await;
+}
+
 fn fast_retry() -> serde_json::Value {
     json!({ "delivery": { "retry": { "initialSeconds": 1, "maxSeconds": 1 } } })
 }
@@ -282,11 +290,7 @@ async fn a_replaced_certificate_is_used_and_the_old_one_no_more(cluster: Arc<Clu
 
 async fn a_failure_is_repeated_with_the_same_id(cluster: Arc<Cluster>) {
     let (scene, receiver) = (Scene::new(cluster).await, Receiver::start().await);
-    scene.keystore("shop", pki::shared().await.pkcs12().await).await;
-    let mut spec = fast_retry();
-    spec["mtls"] = json!({ "active": crate::scene::active("shop", "PKCS12") });
-    scene.webhook("shop", &receiver.url(), spec).await;
-    scene.ready("shop").await;
+    ready_mtls_that_retries_fast(&scene, &receiver.url()).await;
     receiver.first([Answer::status(500), Answer::status(404)]);
     let dispatcher = scene.dispatcher().await;
     let id = dispatcher.post("shop", "x").await;
@@ -420,11 +424,7 @@ async fn deliveries_go_on_while_the_api_server_is_away(_: Arc<Cluster>) {
 
 async fn a_deleted_webhook_is_sent_to_no_more(cluster: Arc<Cluster>) {
     let (scene, receiver) = (Scene::new(cluster).await, Receiver::start().await);
-    scene.keystore("shop", pki::shared().await.pkcs12().await).await;
-    let mut spec = fast_retry();
-    spec["mtls"] = json!({ "active": crate::scene::active("shop", "PKCS12") });
-    scene.webhook("shop", &receiver.url(), spec).await;
-    scene.ready("shop").await;
+    ready_mtls_that_retries_fast(&scene, &receiver.url()).await;
     receiver.always(Answer::status(500));
     let dispatcher = scene.dispatcher().await;
     dispatcher.post("shop", "x").await;
