@@ -32,8 +32,8 @@ pub(crate) struct Book {
     asked: HashMap<String, Timestamp>,
     acknowledged: HashSet<u128>,
     arrived: HashSet<u128>,
-    /// Acknowledged, and not arrived yet.
-    pending: HashSet<u128>,
+    /// Acknowledged, and not arrived yet; since when.
+    pending: HashMap<u128, Timestamp>,
     /// Accepted requests by certificate.
     accepted: HashMap<String, u64>,
     pub(crate) duplicates: u64,
@@ -68,7 +68,7 @@ impl Ledger {
             asked: HashMap::new(),
             acknowledged: HashSet::new(),
             arrived: HashSet::new(),
-            pending: HashSet::new(),
+            pending: HashMap::new(),
             accepted: HashMap::new(),
             duplicates: 0,
             refused: 0,
@@ -141,6 +141,11 @@ impl Book {
         self.pending.len()
     }
 
+    /// Some of those that were lost, and when they were acknowledged.
+    pub(crate) fn examples_of_lost(&self) -> impl Iterator<Item = (Uuid, Timestamp)> {
+        self.pending.iter().take(EXAMPLES).map(|(id, at)| (Uuid::from_u128(*id), *at))
+    }
+
     /// Events that arrived although their sender never saw the 202: the dispatcher was killed in between.
     pub(crate) fn unacknowledged(&self) -> usize {
         self.arrived.len() - self.delivered()
@@ -152,7 +157,7 @@ impl Book {
             if self.pending.is_empty() {
                 self.quiet_since = Instant::now();
             }
-            self.pending.insert(id);
+            self.pending.insert(id, Timestamp::now());
         }
     }
 

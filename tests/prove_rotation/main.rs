@@ -102,6 +102,8 @@ async fn prove(cluster: Arc<Cluster>, arguments: &Arguments) -> Result<bool, Str
             }
         }
     };
+    // While events still flow: a renewal waits for one that comes with the new certificate.
+    failures.extend(renewals.stop().await);
     load.stop().await;
     let settled = async {
         for partner in &world.partners {
@@ -111,8 +113,14 @@ async fn prove(cluster: Arc<Cluster>, arguments: &Arguments) -> Result<bool, Str
     if timeout(SETTLE_TIMEOUT, settled).await.is_err() {
         failures
             .push(format!("not all that was acknowledged arrived within {SETTLE_TIMEOUT:?} after the end"));
+        for partner in &world.partners {
+            let lost: Vec<_> = partner.ledger.read(|book| book.examples_of_lost().collect());
+            for (id, at) in lost {
+                let found = world.programs.find_in_queue(id);
+                failures.push(format!("{}: {id} of {at} is {found}", partner.name()));
+            }
+        }
     }
-    failures.extend(renewals.stop().await);
     for partner in &world.partners {
         partner.receiver.stop().await;
     }

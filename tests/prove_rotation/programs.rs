@@ -9,11 +9,14 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use serde_json::Value;
 use tokio::{
     sync::{Mutex, watch},
     time::sleep,
 };
+use uuid::Uuid;
 
 use crate::harness::{
     self,
@@ -56,6 +59,28 @@ impl Programs {
 
     pub(crate) fn kills(&self) -> u64 {
         self.kills.load(Ordering::Relaxed)
+    }
+
+    /// What the queue's file says of an event, for people.
+    pub(crate) fn find_in_queue(&self, id: Uuid) -> String {
+        let looked = || {
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
+            let connection = Connection::open_with_flags(self.queue.join("queue.db"), flags)?;
+            let query = "SELECT due_ms, failures, dead_reason FROM event WHERE id = ?1";
+            let row = connection.query_row(query, [id.as_bytes()], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, Option<String>>(2)?))
+            });
+            row.optional()
+        };
+        match looked() {
+            Ok(None) => "not in the queue any more".to_owned(),
+            Ok(Some((due, failures, dead))) => {
+                let due = Timestamp::from_millisecond(due).unwrap_or_default();
+                let dead = dead.map_or_else(String::new, |reason| format!(", given up: {reason}"));
+                format!("in the queue, due {due} after {failures} failures{dead}")
+            }
+            Err(error) => format!("not to be found: {error}"),
+        }
     }
 
     /// SIGKILL, and another one after a while.
