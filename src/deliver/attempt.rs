@@ -17,6 +17,7 @@ use crate::{
         classify::{self, classify},
         http::Answer,
     },
+    queue,
 };
 
 /// Why an attempt failed.
@@ -33,12 +34,21 @@ pub struct Failure {
     pub message: String,
     /// How long the server asks to wait.
     pub retry_after: Option<Duration>,
+    /// What it answered.
+    pub response: Option<queue::Response>,
+}
+
+impl Failure {
+    /// Status of the answer, where there was one.
+    pub fn status(&self) -> Option<u16> {
+        self.response.as_ref().map(|response| response.status)
+    }
 }
 
 impl From<classify::Failure> for Failure {
     fn from(failure: classify::Failure) -> Self {
         let classify::Failure { layer, reason, refusal, message, .. } = failure;
-        Self { layer, reason, refusal, message, retry_after: None }
+        Self { layer, reason, refusal, message, retry_after: None, response: None }
     }
 }
 
@@ -65,7 +75,7 @@ pub(super) async fn attempt(
         Ok(response) => response,
         Err(error) => return Err(classify(&error, context(client, handshakes)).into()),
     };
-    let (status, retry_after) = (response.status(), retry_after(&response));
+    let (status, retry_after) = (response.status(), retry_after(&response, now));
     if status.is_success() {
         drain(response).await;
         return Ok(status);
@@ -73,22 +83,21 @@ pub(super) async fn attempt(
     let headers = response.headers().clone();
     let body = drain(response).await;
     let answer = Answer { status: status.as_u16(), headers: &headers, body: &body };
-    if let Some(refused) = probe::http::refused(&answer, context(client, handshakes)) {
-        return Err(Failure { retry_after, ..refused.into() });
-    }
-    let message = format!("HTTP {status}");
-    let (layer, reason, refusal) = (Layer::Http, Reason::HttpStatus, Refusal::No);
-    Err(Failure { layer, reason, refusal, message, retry_after })
+    let refused = probe::http::refused(&answer, context(client, handshakes));
+    let failure =
+        refused.map_or_else(|| http_failure(Reason::HttpStatus, &format!("HTTP {status}")), Failure::from);
+    let body = body[..body.len().min(limits::DEAD_RESPONSE_BYTES)].to_vec();
+    let response = Some(queue::Response { status: status.as_u16(), body });
+    Err(Failure { retry_after, response, ..failure })
 }
 
 fn not_sendable(message: &str) -> Failure {
-    Failure {
-        layer: Layer::Http,
-        reason: Reason::HttpFailed,
-        refusal: Refusal::No,
-        message: message.to_owned(),
-        retry_after: None,
-    }
+    http_failure(Reason::HttpFailed, message)
+}
+
+fn http_failure(reason: Reason, message: &str) -> Failure {
+    let (layer, refusal, message) = (Layer::Http, Refusal::No, message.to_owned());
+    Failure { layer, reason, refusal, message, retry_after: None, response: None }
 }
 
 /// What was seen of the connection. Whether it was a fresh one shows in the handshakes of the client: with
@@ -117,8 +126,12 @@ async fn drain(mut response: Response) -> Vec<u8> {
     first
 }
 
-/// RFC 9110, 10.2.3, in seconds.
-fn retry_after(response: &Response) -> Option<Duration> {
-    let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
-    value.trim().parse().ok().map(Duration::from_secs)
+/// RFC 9110, 10.2.3: seconds, or a date.
+fn retry_after(response: &Response, now: Timestamp) -> Option<Duration> {
+    let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let seconds = value.parse().ok().map(Duration::from_secs);
+    seconds.or_else(|| {
+        let date = Timestamp::try_from(httpdate::parse_http_date(value).ok()?).ok()?;
+        Duration::try_from(date.duration_since(now)).ok()
+    })
 }

@@ -1,12 +1,15 @@
 //! Events out: at least once, with the certificate that was asked for, or not at all.
 
+mod activity;
 mod attempt;
 mod client;
+mod health;
 mod refused;
 mod retry;
 mod target;
 mod worker;
 
+pub use activity::{Activity, LastFailure, Snapshot, State};
 pub use attempt::Failure;
 pub use client::{Client, ClientError};
 pub use refused::Refused;

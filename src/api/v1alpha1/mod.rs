@@ -14,12 +14,13 @@ use kube::CustomResourceExt as _;
 pub use condition::{ConditionType, Reason};
 pub use spec::{
     BundleKind, BundleRef, Certificate, ConnectionTest, Delivery, Endpoint, KeystoreFormat, KeystoreRef,
-    MutualTls, OutboundWebhook, OutboundWebhookSpec, Promotion, Retry, Rotation, SecretKeyRef, TestRequest,
-    Trust, TrustStoreRef,
+    MutualTls, Ordering, OutboundWebhook, OutboundWebhookSpec, Promotion, Retry, Rotation, SecretKeyRef,
+    TestRequest, Trust, TrustStoreRef,
 };
 pub use status::{
-    AlertStatus, CertificateStatus, CertificateWarning, DeliveryStatus, LocalRef, MutualTlsStatus,
-    OutboundWebhookStatus, RefusalStatus, ServerCertificateStatus, Source, TestStatus, TestsStatus,
+    AlertStatus, CertificateStatus, CertificateWarning, DeliveryStatus, FailureStatus, LocalRef,
+    MutualTlsStatus, OutboundWebhookStatus, RefusalStatus, ServerCertificateStatus, Source, TestStatus,
+    TestsStatus,
 };
 
 /// The label by which an administrator enables mTLS for a namespace, with the value [`ENABLED`].
