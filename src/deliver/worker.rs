@@ -118,8 +118,7 @@ impl<Q: Queue, C: Clock + Clone> Worker<Q, C> {
                 () = sleep(pause.unwrap_or_default()), if pause.is_some() => {}
             }
         }
-        let unused: Vec<_> = self.ready.iter().map(|claim| claim.sequence).collect();
-        self.queue.release(&self.webhook, &unused);
+        self.give_claims_back();
         // Let what is under way be settled; whoever waits for this has a bound, and what is not settled then is
         // sent again after the next start.
         while self.attempts.join_next().await.is_some() {}
@@ -178,6 +177,7 @@ impl<Q: Queue, C: Clock + Clone> Worker<Q, C> {
                     let (layer, reason) = (failure.layer, failure.reason);
                     tracing::warn!(webhook = %self.webhook, %layer, %reason, error = %failure, "the endpoint fails: only trials until it works");
                 }
+                self.give_up_what_is_too_old(&failure, now).await;
             }
             Outcome::Delivered | Outcome::Failed(_) => {
                 if self.health.works() {
@@ -189,6 +189,33 @@ impl<Q: Queue, C: Clock + Clone> Worker<Q, C> {
                 }
             }
         }
+    }
+
+    /// An endpoint that has been failing for as long as an event is tried has failed all that waited as long:
+    /// one trial after the other would take too long to say so.
+    async fn give_up_what_is_too_old(&mut self, failure: &Failure, now: Timestamp) {
+        let Some(target) = &self.endpoint else { return };
+        let Ok(too_old) = now.checked_sub(target.retry.max_age) else { return };
+        if self.health.failing_since().is_none_or(|since| since > too_old) {
+            return;
+        }
+        self.give_claims_back();
+        let (reason, message) = (failure.reason.as_str().to_owned(), failure.message.clone());
+        let cause = Cause { reason, message, response: failure.response.clone() };
+        match self.queue.give_up(&self.webhook, too_old, now, cause).await {
+            Ok(0) => {}
+            Ok(events) => tracing::error!(webhook = %self.webhook, events, error = %failure, "given up"),
+            Err(error) => {
+                tracing::error!(webhook = %self.webhook, %error, "what is too old could not be given up");
+            }
+        }
+    }
+
+    /// What was claimed and not attempted is as if it had not been claimed.
+    fn give_claims_back(&mut self) {
+        let unused: Vec<_> = self.ready.drain(..).map(|claim| claim.sequence).collect();
+        self.queue.release(&self.webhook, &unused);
+        self.claim_at = Some(self.clock.now());
     }
 
     /// Where to send now: nowhere while on hold, nor with a certificate that is not valid.

@@ -24,14 +24,16 @@ use tokio::{
     task,
 };
 
-use super::{Counts, DeadLetter, Expired, Filter, Page, Queue, QueueError, Sequence, Settlement, schema};
+use super::{
+    Cause, Counts, DeadLetter, Expired, Filter, Page, Queue, QueueError, Sequence, Settlement, schema,
+};
 use crate::{
     event::{Event, WebhookKey},
     limits,
 };
 use books::Books;
 use reader::{Claimed, Read, Reader};
-use writer::{Change, Outcome, Room, Write, Writer};
+use writer::{Change, GiveUp, Outcome, Room, Write, Writer};
 
 type Wakers = Mutex<HashMap<WebhookKey, Arc<Notify>>>;
 
@@ -116,6 +118,18 @@ impl Queue for Embedded {
         self.write(Change::Settle { webhook: webhook.clone(), sequence: claim, settlement }).await?;
         self.claimed.release(webhook, &[claim]);
         Ok(())
+    }
+
+    async fn give_up(
+        &self,
+        webhook: &WebhookKey,
+        taken_before: Timestamp,
+        at: Timestamp,
+        cause: Cause,
+    ) -> Result<u64, QueueError> {
+        let (settlement, claimed) = (Settlement::Dead { at, cause }, self.claimed.of(webhook));
+        let wanted = GiveUp { webhook: webhook.clone(), taken_before, settlement, claimed };
+        self.write(Change::GiveUp(Box::new(wanted))).await.map(Outcome::count)
     }
 
     async fn bring_forward(&self, webhook: &WebhookKey, now: Timestamp) -> Result<(), QueueError> {

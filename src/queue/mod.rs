@@ -224,6 +224,16 @@ pub trait Queue: Send + Sync + 'static {
         settlement: Settlement,
     ) -> impl Future<Output = Result<(), QueueError>> + Send;
 
+    /// Gives up what was taken before a time and has not been claimed, a bounded number at a time; returns how
+    /// many.
+    fn give_up(
+        &self,
+        webhook: &WebhookKey,
+        taken_before: Timestamp,
+        at: Timestamp,
+        cause: Cause,
+    ) -> impl Future<Output = Result<u64, QueueError>> + Send;
+
     /// Makes all that waits for a later attempt due at `now`.
     fn bring_forward(
         &self,

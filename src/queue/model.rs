@@ -20,6 +20,8 @@ enum Operation {
     /// Of the claims that are held, one by number.
     Settle(usize, Ending),
     Release(usize),
+    /// What was taken longer ago than this.
+    GiveUp(usize, i64),
     BringForward(usize),
     /// All dead letters, or those with one reason.
     Replay(usize, Option<usize>),
@@ -55,6 +57,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         6 => (webhook(), 1..4_usize).prop_map(|(webhook, at_most)| Operation::Claim(webhook, at_most)),
         8 => (any::<usize>(), ending).prop_map(|(claim, ending)| Operation::Settle(claim, ending)),
         1 => any::<usize>().prop_map(Operation::Release),
+        1 => (webhook(), 0..LONG).prop_map(|(webhook, ago)| Operation::GiveUp(webhook, ago)),
         1 => webhook().prop_map(Operation::BringForward),
         1 => (webhook(), reason()).prop_map(|(webhook, reason)| Operation::Replay(webhook, reason)),
         1 => (webhook(), reason()).prop_map(|(webhook, reason)| Operation::RemoveDead(webhook, reason)),
@@ -173,6 +176,7 @@ impl<Q: Queue, O: Fn(&Path) -> Q> Run<Q, O> {
             Operation::Claim(of, at_most) => self.claim(&webhook(of), at_most).await,
             Operation::Settle(claim, ending) => self.settle(claim, ending).await,
             Operation::Release(claim) => self.release(claim),
+            Operation::GiveUp(of, ago) => self.give_up(&webhook(of), self.model.now - ago).await,
             Operation::BringForward(of) => self.bring_forward(&webhook(of)).await,
             Operation::Replay(of, reason) => self.replay(&webhook(of), reason).await,
             Operation::RemoveDead(of, reason) => self.remove_dead(&webhook(of), reason).await,
@@ -266,6 +270,29 @@ impl<Q: Queue, O: Fn(&Path) -> Q> Run<Q, O> {
         self.queue.release(&of, &[sequence]);
         for kept in self.model.kept.iter_mut().filter(|kept| kept.event.id == id) {
             kept.claimed = false;
+        }
+    }
+
+    async fn give_up(&mut self, of: &WebhookKey, before: i64) {
+        let (model, now) = (&self.model, self.model.now);
+        let too_old = |index: &usize| {
+            let Kept { event, due_ms, claimed, dead, .. } = &model.kept[*index];
+            let accepted = event.accepted_at.as_millisecond();
+            event.webhook == *of
+                && dead.is_none()
+                && !claimed
+                && *due_ms < before
+                && accepted < before
+                && !model.is_blocked(*index)
+        };
+        let given_up: Vec<_> = (0..model.kept.len()).filter(too_old).collect();
+        let (reason, message) = (REASONS[0].into(), String::new());
+        let cause = Cause { reason, message, response: None };
+        let count = self.queue.give_up(of, at(before), at(now), cause).await.unwrap();
+        assert_eq!(count, u64::try_from(given_up.len()).unwrap());
+        for index in given_up {
+            let kept = &mut self.model.kept[index];
+            (kept.failures, kept.dead) = (kept.failures + 1, Some((now, 0)));
         }
     }
 

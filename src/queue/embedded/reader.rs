@@ -42,7 +42,7 @@ pub(super) enum Read {
 pub(super) struct Claimed(Mutex<HashMap<WebhookKey, HashSet<Sequence>>>);
 
 impl Claimed {
-    fn of(&self, webhook: &WebhookKey) -> HashSet<Sequence> {
+    pub(super) fn of(&self, webhook: &WebhookKey) -> HashSet<Sequence> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(webhook).cloned().unwrap_or_default()
     }
 

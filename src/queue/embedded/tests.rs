@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use super::{
-    super::{Amount, Cause, Response},
+    super::{Amount, Response},
     *,
 };
 

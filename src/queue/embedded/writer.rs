@@ -33,11 +33,20 @@ pub(super) enum Write {
 pub(super) enum Change {
     Append(Vec<Event>),
     Settle { webhook: WebhookKey, sequence: Sequence, settlement: Settlement },
+    GiveUp(Box<GiveUp>),
     BringForward { webhook: WebhookKey, now: Timestamp },
     Replay { webhook: WebhookKey, filter: Filter, now: Timestamp },
     RemoveDead { webhook: WebhookKey, filter: Filter },
     Present { namespace: Option<String>, webhooks: Vec<WebhookKey>, now: Timestamp },
     Expire { gone_before: Timestamp, dead_before: Timestamp },
+}
+
+/// Of a webhook, what was taken before a time, but what is claimed.
+pub(super) struct GiveUp {
+    pub(super) webhook: WebhookKey,
+    pub(super) taken_before: Timestamp,
+    pub(super) settlement: Settlement,
+    pub(super) claimed: HashSet<Sequence>,
 }
 
 /// What a change came to.
@@ -238,6 +247,7 @@ impl Work<'_> {
                 self.settle(webhook, *sequence, settlement)?;
                 Outcome::Done
             }
+            Change::GiveUp(wanted) => Outcome::Count(self.give_up(wanted)?),
             Change::BringForward { webhook, now } => {
                 self.bring_forward(webhook, *now)?;
                 Outcome::Done
@@ -445,6 +455,27 @@ impl Work<'_> {
             tracing::error!(%webhook, "the oldest event that was given up is gone: there are too many of its webhook");
         }
         Ok(())
+    }
+
+    fn give_up(&mut self, wanted: &GiveUp) -> Result<u64, QueueError> {
+        let GiveUp { webhook, taken_before, settlement, claimed } = wanted;
+        let Some(id) = self.webhook(webhook).map(|touched| touched.webhook.id) else { return Ok(0) };
+        let at_most = i64::try_from(limits::EXPIRED_AT_ONCE).unwrap_or(i64::MAX);
+        // What was never tried is due since it was taken, and what was tried is due later than that.
+        let sequences: Vec<Sequence> = self
+            .transaction
+            .prepare_cached(
+                "SELECT sequence FROM event WHERE webhook = ?1 AND due_ms < ?2 AND accepted_ms < ?2
+                 AND dead_ms IS NULL AND NOT blocked ORDER BY due_ms, sequence LIMIT ?3",
+            )?
+            .query_map((id, taken_before.as_millisecond(), at_most), |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        let mut given_up = 0;
+        for sequence in sequences.iter().filter(|sequence| !claimed.contains(sequence)) {
+            self.settle(webhook, *sequence, settlement)?;
+            given_up += 1;
+        }
+        Ok(given_up)
     }
 
     fn bring_forward(&mut self, key: &WebhookKey, now: Timestamp) -> Result<(), QueueError> {
