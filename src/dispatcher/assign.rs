@@ -60,7 +60,7 @@ pub(super) fn assign(
     }
 }
 
-fn is_ready(webhook: &OutboundWebhook) -> bool {
+pub(super) fn is_ready(webhook: &OutboundWebhook) -> bool {
     let conditions = webhook.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     conditions
         .iter()

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Identified as _,
-    assign::{Built, assign},
+    assign::{Built, assign, is_ready},
     report::Board,
 };
 use crate::{
@@ -62,7 +62,28 @@ impl Webhooks for Names {
 struct Running {
     assignment: watch::Sender<Assignment>,
     built: Option<Built>,
+    seen: Option<Seen>,
     stop: CancellationToken,
+}
+
+/// What an assignment is made of, by its versions. Most changes of a webhook are its status, and mostly our own.
+#[derive(PartialEq)]
+struct Seen {
+    uid: Option<String>,
+    generation: Option<i64>,
+    is_ready: bool,
+    identities: Option<String>,
+}
+
+impl Seen {
+    fn of(webhook: &OutboundWebhook, identities: Option<&Secret>) -> Self {
+        Self {
+            uid: webhook.metadata.uid.clone(),
+            generation: webhook.metadata.generation,
+            is_ready: is_ready(webhook),
+            identities: identities.and_then(|secret| secret.metadata.resource_version.clone()),
+        }
+    }
 }
 
 pub(super) struct Registry<Q, C> {
@@ -138,8 +159,13 @@ impl<Q: Queue, C: Clock + Clone> Registry<Q, C> {
             let (stop_worker, refusals) = (stop.clone(), self.refusals.clone());
             let worker = Worker::new(key.clone(), queue, receiver, clock, stop_worker, refusals, activity);
             self.workers.spawn(worker.run());
-            Running { assignment, built: None, stop }
+            Running { assignment, built: None, seen: None, stop }
         });
+        let seen = Seen::of(&webhook, secret.as_deref());
+        if running.seen.as_ref() == Some(&seen) {
+            return;
+        }
+        running.seen = Some(seen);
         let assignment = assign(&webhook, secret.as_deref(), &mut running.built);
         report(key, &running.assignment.borrow(), &assignment);
         running.assignment.send_replace(assignment);
