@@ -50,10 +50,7 @@ fn main() -> ExitCode {
         Command::Keystore(Keystore::Inspect(options)) => return inspect::run(&options),
         Command::Controller(options) => {
             telemetry::init(arguments.log_format, &arguments.log);
-            serve(async |client, stop| {
-                controller::run(client, options, stop).await;
-                Ok(())
-            })
+            serve(async |client, stop| Ok(controller::run(client, options, stop).await?))
         }
         Command::Dispatcher(options) => {
             telemetry::init(arguments.log_format, &arguments.log);

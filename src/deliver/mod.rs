@@ -8,7 +8,7 @@ mod target;
 mod worker;
 
 pub use attempt::Failure;
-pub use client::{Client, ClientError};
+pub use client::Client;
 pub use refused::Refused;
 pub use retry::RetryPolicy;
 pub use target::{Assignment, Clients, Target};

@@ -21,6 +21,7 @@ use crate::{
     api::v1alpha1::OutboundWebhook,
     clock::Clock,
     deliver::{Assignment, Refused, Worker},
+    egress::Egress,
     event::WebhookKey,
     ingest::{Known, Webhooks},
     queue::Queue,
@@ -53,6 +54,7 @@ struct Running {
 pub(super) struct Registry<Q, C> {
     queue: Arc<Q>,
     clock: C,
+    egress: Egress,
     stop: CancellationToken,
     refusals: mpsc::Sender<Refused>,
     names: Arc<Names>,
@@ -64,12 +66,14 @@ impl<Q: Queue, C: Clock + Clone> Registry<Q, C> {
     pub(super) fn new(
         queue: Arc<Q>,
         clock: C,
+        egress: Egress,
         stop: CancellationToken,
         refusals: mpsc::Sender<Refused>,
     ) -> Self {
         Self {
             queue,
             clock,
+            egress,
             stop,
             refusals,
             names: Arc::default(),
@@ -117,7 +121,7 @@ impl<Q: Queue, C: Clock + Clone> Registry<Q, C> {
             self.workers.spawn(worker.run());
             Running { assignment, built: None, stop }
         });
-        let assignment = assign(&webhook, secret.as_deref(), &mut running.built);
+        let assignment = assign(&webhook, secret.as_deref(), &self.egress, &mut running.built);
         report(key, &running.assignment.borrow(), &assignment);
         running.assignment.send_replace(assignment);
         if let Some(names) = &mut *self.names.0.write().unwrap_or_else(PoisonError::into_inner) {

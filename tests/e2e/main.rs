@@ -13,6 +13,7 @@ mod harness;
 mod controller;
 mod crd;
 mod delivery;
+mod egress;
 mod harness_selftest;
 mod probe;
 mod probe_failures;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         crd::tests(),
         controller::tests(),
         delivery::tests(),
+        egress::tests(),
         rotation::tests(),
         probe::tests(),
         probe_failures::tests(),

@@ -12,6 +12,7 @@ use tokio::{
 use super::*;
 use crate::{
     deliver::{Client, Clients, RetryPolicy},
+    egress::tests::loopback,
     event::Event,
     identity::{Identity, Trust, tests::identity_valid},
     queue::{Page, QueueError},
@@ -107,7 +108,7 @@ impl Scene {
                 max_age: Duration::from_mins(10),
             },
             clients: Arc::new(Clients::new(
-                Arc::new(Client::new(identity.map(Arc::new).as_ref(), &trust).unwrap()),
+                Arc::new(Client::new(identity.map(Arc::new).as_ref(), &trust, &loopback()).unwrap()),
                 None,
                 None,
             )),
