@@ -118,6 +118,8 @@ pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time to resolve a name and connect, TLS not included: within that of [`CONNECT_TIMEOUT`], so that what came of
 /// each address can be told.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(8);
+/// Names that are looked up at one time, each by a thread of its own; the next one waits.
+pub const LOOKUPS_AT_ONCE: usize = 64;
 /// An address that has not answered for so long gets company by the next: RFC 8305, 5.
 pub const DIAL_NEXT: Duration = Duration::from_millis(250);
 /// Time to reach a proxy, TLS included; what it then does for us has the time of the attempt.

@@ -22,7 +22,7 @@ pub use policy::{Class, Policy, Range, Why};
 pub use resolve::Checked;
 
 use proxy::Proxy;
-use resolve::Names;
+use resolve::{Names, System};
 
 /// What may be dialled, and how.
 #[derive(Clone)]
@@ -103,7 +103,11 @@ impl Egress {
     /// As an administrator has said it.
     pub fn new(options: &Options) -> Result<Self, OptionsError> {
         let proxy = options.proxy()?;
-        Ok(Self(Arc::new(Inner { policy: options.policy()?, names: Names::System, proxy })))
+        Ok(Self(Arc::new(Inner {
+            policy: options.policy()?,
+            names: Names::System(System::default()),
+            proxy,
+        })))
     }
 
     /// The proxy that is gone through: its scheme, host and port.
