@@ -10,7 +10,10 @@ use http_body_util::BodyExt as _;
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Client, Target, client::Response};
+use super::{
+    Client, Target,
+    client::{Response, SendError},
+};
 use crate::{
     event::{self, Event},
     limits,
@@ -60,6 +63,7 @@ pub(super) async fn attempt(
     let deadline = Instant::now() + target.timeout;
     let response = match timeout_at(deadline, client.post(&target.url, headers, event.body.clone())).await {
         Ok(Ok(response)) => response,
+        Ok(Err(error @ SendError::Request(_))) => return Err(not_sendable(&error.to_string())),
         Ok(Err(error)) => return Err(classify(&error, context(client, handshakes)).into()),
         Err(late) => return Err(classify(&late, context(client, handshakes)).into()),
     };

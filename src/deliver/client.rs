@@ -49,10 +49,10 @@ pub(super) type Response = http::Response<Incoming>;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SendError {
     /// Nothing was sent.
-    #[error("it cannot be written as an HTTP request")]
+    #[error("the URL or a header cannot be written as an HTTP request")]
     Request(#[from] http::Error),
     /// No connection, or none that lasted.
-    #[error(transparent)]
+    #[error("no response")]
     Http(#[from] legacy::Error),
 }
 
@@ -102,7 +102,8 @@ impl Client {
 }
 
 /// It follows no redirect and knows no proxy but that of `egress`: one from the environment would be one more party
-/// that nobody named.
+/// that nobody named. reqwest, which is made of the same parts, would ask a proxy for the name instead of the address
+/// that was checked, and show an https proxy the certificate of the webhook.
 fn http_client(tls: ClientConfig, egress: &Egress) -> HttpClient {
     let mut connector = HttpsConnector::from((egress.clone(), tls));
     connector.enforce_https();
@@ -139,7 +140,7 @@ mod tests {
     use crate::{
         egress::tests::{loopback, scripted},
         identity::tests::identity,
-        probe::{Context as Seen, Reason, Stage, classify::classify},
+        probe::{Context as Seen, Failure, Reason, Refusal, Stage, classify::classify},
     };
 
     fn client(egress: &Egress) -> Client {
@@ -147,9 +148,13 @@ mod tests {
         Client::new(None, &trust, egress).unwrap()
     }
 
-    async fn failure(client: &Client, url: &str) -> Reason {
+    async fn failure(client: &Client, url: &str) -> Failure {
         let error = client.post(&url.parse().unwrap(), HeaderMap::new(), Vec::new()).await.unwrap_err();
-        classify(&error, Seen { presented: false, requested: None, stage: Stage::Request }).reason
+        classify(&error, Seen { presented: true, requested: None, stage: Stage::Request })
+    }
+
+    async fn reason(client: &Client, url: &str) -> Reason {
+        failure(client, url).await.reason
     }
 
     async fn is_dialled(listener: &TcpListener) -> bool {
@@ -163,14 +168,22 @@ mod tests {
         // A name that is harmless when it is looked up first.
         let client = client(&scripted(&["127.0.0.2"], None, &[&["127.0.0.2"], &["127.0.0.1"], &["::1"]]));
         let url = format!("https://rebinding.example:{port}/");
-        let reasons =
-            [failure(&client, &url).await, failure(&client, &url).await, failure(&client, &url).await];
+        let reasons = [reason(&client, &url).await, reason(&client, &url).await, reason(&client, &url).await];
         assert_eq!(reasons, [Reason::ConnectFailed, Reason::AddressRefused, Reason::AddressRefused]);
         for host in ["127.0.0.1", "2130706433", "0x7f.1", "[::ffff:127.0.0.1]"] {
-            let reason = failure(&client, &format!("https://{host}:{port}/")).await;
+            let reason = reason(&client, &format!("https://{host}:{port}/")).await;
             assert_eq!(reason, Reason::AddressRefused, "{host}");
         }
         assert!(!is_dialled(&listener).await);
+    }
+
+    #[tokio::test]
+    async fn an_end_before_the_handshake_is_no_refusal_of_a_certificate() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (client, url) = (client(&loopback()), format!("https://{}/", listener.local_addr().unwrap()));
+        let (failure, ()) = tokio::join!(failure(&client, &url), async { drop(listener.accept().await) });
+        assert_eq!((failure.reason, failure.refusal), (Reason::ConnectionClosed, Refusal::No));
+        assert!(failure.message.contains("before the TLS handshake was finished"), "{failure}");
     }
 
     #[tokio::test]
