@@ -6,6 +6,7 @@ pub mod clock;
 pub mod controller;
 pub mod deliver;
 pub mod dispatcher;
+pub mod egress;
 pub mod event;
 pub mod identity;
 pub mod ingest;
@@ -17,3 +18,6 @@ pub mod probe;
 pub mod queue;
 pub mod rotation;
 pub mod telemetry;
+
+/// How requests call themselves.
+const USER_AGENT: &str = concat!("postrider/", env!("CARGO_PKG_VERSION"));

@@ -123,6 +123,28 @@ pub const TRUST_CERTIFICATES: usize = 512;
 /// Size of a CA bundle, bytes: it shares a Secret of at most 1 MiB with the identities.
 pub const TRUST_BYTES: usize = 512 * 1024;
 
+// --- What may be dialled -------------------------------------------------------------------------
+
+/// Ranges of addresses that an administrator allows, and again that are denied.
+pub const EGRESS_RANGES: usize = 256;
+/// Addresses of one name that are looked at; the system's order of preference counts.
+pub const EGRESS_ADDRESSES: usize = 16;
+/// Time for a name to be resolved.
+pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time to resolve a name and connect, TLS not included: within that of [`CONNECT_TIMEOUT`], so that what came of
+/// each address can be told.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(8);
+/// Names that are looked up at one time, each by a thread of its own; the next one waits.
+pub const LOOKUPS_AT_ONCE: usize = 64;
+/// An address that has not answered for so long gets company by the next: RFC 8305, 5.
+pub const DIAL_NEXT: Duration = Duration::from_millis(250);
+/// Time to reach a proxy, TLS included; what it then does for us has the time of the attempt.
+pub const PROXY_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Head of a proxy's answer, bytes.
+pub const PROXY_HEAD_BYTES: usize = 16 * 1024;
+/// Length of the URL of a proxy, bytes.
+pub const PROXY_URL_BYTES: usize = 4096;
+
 // --- The connection test ------------------------------------------------------------------------
 
 /// Time of the first read after a handshake. In TLS 1.3 a server refuses a certificate after the client's
@@ -131,8 +153,6 @@ pub const PROBE_FIRST_READ: (Duration, Duration) = (Duration::from_millis(750), 
 /// Within these, the first read takes as many times as long as the handshake took: far and slow servers need
 /// as long again to refuse.
 pub const PROBE_FIRST_READ_HANDSHAKES: u32 = 3;
-/// Addresses of one name that are tried.
-pub const PROBE_ADDRESSES: usize = 8;
 /// Names of authorities that are kept of a server's list.
 pub const PROBE_AUTHORITIES: usize = 32;
 /// Certificates that are kept of a server's chain.

@@ -50,10 +50,7 @@ fn main() -> ExitCode {
         Command::Keystore(Keystore::Inspect(options)) => return inspect::run(&options),
         Command::Controller(options) => {
             telemetry::init(arguments.log_format, &arguments.log);
-            serve(async |client, stop| {
-                controller::run(client, options, stop).await;
-                Ok(())
-            })
+            serve(async |client, stop| Ok(controller::run(client, options, stop).await?))
         }
         Command::Dispatcher(options) => {
             telemetry::init(arguments.log_format, &arguments.log);
@@ -78,7 +75,7 @@ fn print_crd() -> Result<(), Failure> {
 fn serve(
     run: impl AsyncFnOnce(kube::Client, CancellationToken) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    // kube and reqwest ask the process for its provider.
+    // kube asks the process for its provider.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Runtime::new()?;
     let result = runtime.block_on(async {

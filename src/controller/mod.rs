@@ -35,6 +35,7 @@ use crate::{
     api::v1alpha1::{self, OutboundWebhook, Reason},
     backoff::backoff,
     clock::{Clock, SystemClock},
+    egress::{self, Egress},
     event::WebhookKey,
     identity::{Identity, Slots},
     kubernetes::key,
@@ -54,6 +55,9 @@ pub struct Options {
     /// Where mTLS may be asked for
     #[arg(long, env = "POSTRIDER_MTLS_AVAILABILITY", value_enum, ignore_case = true, default_value_t)]
     pub mtls_availability: Availability,
+    /// What may be dialled
+    #[command(flatten)]
+    pub egress: egress::Options,
 }
 
 /// Where mTLS may be asked for.
@@ -116,9 +120,14 @@ struct Context {
     failures: Mutex<HashMap<WebhookKey, u32>>,
 }
 
-/// Runs until `stop`, then lets reconciles under way finish.
-pub async fn run(client: Client, options: Options, stop: CancellationToken) {
-    let (tests, tested) = Tests::new(SystemClock);
+/// Runs until `stop`, then lets reconciles under way finish. Options that cannot be used are an error.
+pub async fn run(
+    client: Client,
+    options: Options,
+    stop: CancellationToken,
+) -> Result<(), egress::OptionsError> {
+    let egress = Egress::new(&options.egress)?;
+    let (tests, tested) = Tests::new(SystemClock, egress.clone());
     let context = Arc::new(Context {
         client: client.clone(),
         tests,
@@ -129,8 +138,9 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) {
         failures: Mutex::default(),
     });
     let forgotten = Arc::clone(&context);
-    tracing::info!(namespace = options.namespace.as_deref().unwrap_or("all"), "reconciles");
-    watch::controller(&client, options.namespace.as_deref(), tested)
+    let namespace = options.namespace.as_deref();
+    tracing::info!(namespace = namespace.unwrap_or("all"), proxy = egress.proxy(), "reconciles");
+    watch::controller(&client, namespace, tested)
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, |webhook, error, context| retry(&webhook, error, &context), context)
         .for_each(async |result| {
@@ -147,6 +157,7 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) {
             }
         })
         .await;
+    Ok(())
 }
 
 /// One reconcile, with its bound: a request that hangs delays no other webhook for long.

@@ -23,6 +23,7 @@ use crate::{
     api::v1alpha1::{OutboundWebhook, TEST_ANNOTATION, TestRequest, TestStatus},
     backoff::backoff,
     clock::Clock,
+    egress::Egress,
     event::WebhookKey,
     identity::{Identity, Slots, Trust},
     kubernetes::key,
@@ -92,14 +93,18 @@ pub(super) struct Tests<C> {
     webhooks: Arc<Mutex<HashMap<WebhookKey, OfWebhook>>>,
     ended: mpsc::UnboundedSender<ObjectRef<OutboundWebhook>>,
     clock: C,
+    egress: Egress,
 }
 
 impl<C: Clock + Clone> Tests<C> {
     /// The stream names a webhook each time that tests of it have ended.
-    pub(super) fn new(clock: C) -> (Self, impl Stream<Item = ObjectRef<OutboundWebhook>> + Send + 'static) {
+    pub(super) fn new(
+        clock: C,
+        egress: Egress,
+    ) -> (Self, impl Stream<Item = ObjectRef<OutboundWebhook>> + Send + 'static) {
         let (ended, stream) = mpsc::unbounded();
         let places = Arc::new(Semaphore::new(limits::TESTS_AT_ONCE));
-        (Self { places, webhooks: Arc::default(), ended, clock }, stream)
+        (Self { places, webhooks: Arc::default(), ended, clock, egress }, stream)
     }
 
     /// The last result for a certificate with these inputs.
@@ -174,6 +179,7 @@ impl<C: Clock + Clone> Tests<C> {
         }
         let (places, webhooks, ended, clock) =
             (Arc::clone(&self.places), Arc::clone(&self.webhooks), self.ended.clone(), self.clock.clone());
+        let egress = self.egress.clone();
         let end = End {
             webhooks: Arc::clone(&webhooks),
             webhook: webhook_key.clone(),
@@ -189,6 +195,7 @@ impl<C: Clock + Clone> Tests<C> {
                     trust: &inputs.trust,
                     request: inputs.request,
                     timeout: inputs.timeout,
+                    egress: &egress,
                 };
                 let presented = inputs.of(identity.as_deref());
                 let outcome = probe(&endpoint, identity.as_deref()).await;

@@ -2,15 +2,20 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
-use reqwest::{
-    Response, StatusCode,
+use http::{
+    StatusCode,
     header::{HeaderValue, RETRY_AFTER},
 };
+use http_body_util::BodyExt as _;
+use jiff::Timestamp;
+use tokio::time::{Instant, timeout_at};
 
-use super::{Client, Target};
+use super::{
+    Client, Target,
+    client::{Response, SendError},
+};
 use crate::{
-    event::{Event, http},
+    event::{self, Event},
     limits,
     probe::{
         self, Context, Layer, Reason, Refusal, Stage,
@@ -60,28 +65,25 @@ pub(super) async fn attempt(
     now: Timestamp,
 ) -> Result<StatusCode, Failure> {
     let mut headers =
-        http::write(event).map_err(|_| not_sendable("an attribute cannot be sent as a header"))?;
+        event::http::write(event).map_err(|_| not_sendable("an attribute cannot be sent as a header"))?;
     let id = HeaderValue::from_str(&event.id.to_string());
     headers.insert("webhook-id", id.map_err(|_| not_sendable("the id cannot be sent as a header"))?);
     headers.insert("webhook-timestamp", HeaderValue::from(now.as_second()));
     let handshakes = client.handshakes();
-    let request = client
-        .http()
-        .post(target.url.clone())
-        .timeout(target.timeout)
-        .headers(headers)
-        .body(event.body.clone());
-    let response = match request.send().await {
-        Ok(response) => response,
-        Err(error) => return Err(classify(&error, context(client, handshakes)).into()),
+    let deadline = Instant::now() + target.timeout;
+    let response = match timeout_at(deadline, client.post(&target.url, headers, event.body.clone())).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(error @ SendError::Request(_))) => return Err(not_sendable(&error.to_string())),
+        Ok(Err(error)) => return Err(classify(&error, context(client, handshakes)).into()),
+        Err(late) => return Err(classify(&late, context(client, handshakes)).into()),
     };
     let (status, retry_after) = (response.status(), retry_after(&response, now));
     if status.is_success() {
-        drain(response).await;
+        drain(response, deadline).await;
         return Ok(status);
     }
     let headers = response.headers().clone();
-    let body = drain(response).await;
+    let body = drain(response, deadline).await;
     let answer = Answer { status: status.as_u16(), headers: &headers, body: &body };
     let refused = probe::http::refused(&answer, context(client, handshakes));
     let failure =
@@ -113,9 +115,10 @@ fn context(client: &Client, handshakes_before: usize) -> Context {
 
 /// Reads what is left of a response, so that its connection can be used again; a large one is not worth it.
 /// Returns the first bytes, by which a refusal can be told.
-async fn drain(mut response: Response) -> Vec<u8> {
+async fn drain(mut response: Response, deadline: Instant) -> Vec<u8> {
     let (mut first, mut read) = (Vec::new(), 0);
-    while let Ok(Some(chunk)) = response.chunk().await {
+    while let Ok(Some(Ok(frame))) = timeout_at(deadline, response.frame()).await {
+        let chunk = frame.data_ref().map_or(&[][..], |data| data);
         let room = limits::PROBE_BODY_BYTES - first.len();
         first.extend_from_slice(&chunk[..chunk.len().min(room)]);
         read += chunk.len();

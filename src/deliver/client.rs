@@ -3,11 +3,30 @@
 //! It lives exactly as long as the identity is in use. A client for each request would connect each time;
 //! one that outlived a rotation would go on with the old certificate.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
 
+use futures::{FutureExt as _, future::BoxFuture};
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Uri,
+    header::{ACCEPT, USER_AGENT},
+};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
+use hyper_util::{
+    client::legacy,
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+};
 use jiff::Timestamp;
+use reqwest::Url;
+use rustls::ClientConfig;
+use tokio::time::timeout;
 
 use crate::{
+    egress::{Egress, Stream},
     identity::{Facts, Identity, Recorder, TlsError, Trust, recorded_client_config},
     limits,
 };
@@ -15,39 +34,34 @@ use crate::{
 /// Sends requests with one identity, or with none.
 #[derive(Debug)]
 pub struct Client {
-    http: reqwest::Client,
+    http: HttpClient,
     identity: Option<Facts>,
     recorder: Arc<Recorder>,
 }
 
-/// Why there is no client.
+/// Makes and keeps the connections.
+type HttpClient = legacy::Client<Connector, Full<Bytes>>;
+
+/// The head of a response, and its body as it comes.
+pub(super) type Response = http::Response<Incoming>;
+
+/// Why a request was not answered.
 #[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// No TLS configuration.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// The client could not be made of it.
-    #[error("the HTTP client cannot be made: {0}")]
-    Http(reqwest::Error),
+pub(super) enum SendError {
+    /// Nothing was sent.
+    #[error("the URL or a header cannot be written as an HTTP request")]
+    Request(#[from] http::Error),
+    /// No connection, or none that lasted.
+    #[error("no response")]
+    Http(#[from] legacy::Error),
 }
 
 impl Client {
-    /// A client that presents `identity` to servers that `trust` covers.
-    pub fn new(identity: Option<&Arc<Identity>>, trust: &Trust) -> Result<Self, ClientError> {
+    /// A client that presents `identity` to servers that `trust` covers, at addresses that `egress` permits.
+    pub fn new(identity: Option<&Arc<Identity>>, trust: &Trust, egress: &Egress) -> Result<Self, TlsError> {
         let recorder = Arc::new(Recorder::default());
         let config = recorded_client_config(identity.map(AsRef::as_ref), trust, &recorder)?;
-        let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(config)
-            .https_only(true)
-            .redirect(reqwest::redirect::Policy::none())
-            // A proxy from the environment would be one more party that the webhook does not name.
-            .no_proxy()
-            .connect_timeout(limits::CONNECT_TIMEOUT)
-            .pool_idle_timeout(limits::IDLE_CONNECTION)
-            .pool_max_idle_per_host(limits::IDLE_CONNECTIONS)
-            .user_agent(concat!("postrider/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(ClientError::Http)?;
+        let http = http_client(config, egress);
         Ok(Self { http, identity: identity.map(|identity| identity.facts().clone()), recorder })
     }
 
@@ -71,7 +85,111 @@ impl Client {
         self.recorder.certificate_requested()
     }
 
-    pub(super) fn http(&self) -> &reqwest::Client {
-        &self.http
+    /// Sends a POST, and returns with the head of the response.
+    pub(super) async fn post(
+        &self,
+        url: &Url,
+        headers: HeaderMap,
+        body: Vec<u8>,
+    ) -> Result<Response, SendError> {
+        let mut request =
+            Request::builder().method(Method::POST).uri(url.as_str()).body(Full::new(Bytes::from(body)))?;
+        *request.headers_mut() = headers;
+        request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(crate::USER_AGENT));
+        request.headers_mut().insert(ACCEPT, HeaderValue::from_static("*/*"));
+        Ok(self.http.request(request).await?)
+    }
+}
+
+/// It follows no redirect and knows no proxy but that of `egress`: one from the environment would be one more party
+/// that nobody named. reqwest, which is made of the same parts, would ask a proxy for the name instead of the address
+/// that was checked, and show an https proxy the certificate of the webhook.
+fn http_client(tls: ClientConfig, egress: &Egress) -> HttpClient {
+    let mut connector = HttpsConnector::from((egress.clone(), tls));
+    connector.enforce_https();
+    legacy::Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(limits::IDLE_CONNECTION)
+        .pool_max_idle_per_host(limits::IDLE_CONNECTIONS)
+        .build(Connector(connector))
+}
+
+/// Makes connections in a bounded time, TLS handshake included.
+#[derive(Clone, Debug)]
+struct Connector(HttpsConnector<Egress>);
+
+impl tower::Service<Uri> for Connector {
+    type Response = MaybeHttpsStream<TokioIo<Stream>>;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        timeout(limits::CONNECT_TIMEOUT, self.0.call(uri)).map(|connected| connected?).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::{
+        egress::tests::{loopback, scripted},
+        identity::tests::identity,
+        probe::{Context as Seen, Failure, Reason, Refusal, Stage, classify::classify},
+    };
+
+    fn client(egress: &Egress) -> Client {
+        let trust = Trust { certificates: identity("CN=authority").chain().into(), system_roots: false };
+        Client::new(None, &trust, egress).unwrap()
+    }
+
+    async fn failure(client: &Client, url: &str) -> Failure {
+        let error = client.post(&url.parse().unwrap(), HeaderMap::new(), Vec::new()).await.unwrap_err();
+        classify(&error, Seen { presented: true, requested: None, stage: Stage::Request })
+    }
+
+    async fn reason(client: &Client, url: &str) -> Reason {
+        failure(client, url).await.reason
+    }
+
+    async fn is_dialled(listener: &TcpListener) -> bool {
+        timeout(std::time::Duration::from_millis(50), listener.accept()).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn every_connection_is_made_to_an_address_that_was_checked_for_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        // A name that is harmless when it is looked up first.
+        let client = client(&scripted(&["127.0.0.2"], None, &[&["127.0.0.2"], &["127.0.0.1"], &["::1"]]));
+        let url = format!("https://rebinding.example:{port}/");
+        let reasons = [reason(&client, &url).await, reason(&client, &url).await, reason(&client, &url).await];
+        assert_eq!(reasons, [Reason::ConnectFailed, Reason::AddressRefused, Reason::AddressRefused]);
+        for host in ["127.0.0.1", "2130706433", "0x7f.1", "[::ffff:127.0.0.1]"] {
+            let reason = reason(&client, &format!("https://{host}:{port}/")).await;
+            assert_eq!(reason, Reason::AddressRefused, "{host}");
+        }
+        assert!(!is_dialled(&listener).await);
+    }
+
+    #[tokio::test]
+    async fn an_end_before_the_handshake_is_no_refusal_of_a_certificate() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (client, url) = (client(&loopback()), format!("https://{}/", listener.local_addr().unwrap()));
+        let (failure, ()) = tokio::join!(failure(&client, &url), async { drop(listener.accept().await) });
+        assert_eq!((failure.reason, failure.refusal), (Reason::ConnectionClosed, Refusal::No));
+        assert!(failure.message.contains("before the TLS handshake was finished"), "{failure}");
+    }
+
+    #[tokio::test]
+    async fn nothing_is_sent_in_the_clear() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        failure(&client(&loopback()), &format!("http://{}/", listener.local_addr().unwrap())).await;
+        assert!(!is_dialled(&listener).await);
     }
 }

@@ -11,7 +11,7 @@ mod worker;
 
 pub use activity::{Activity, LastFailure, Snapshot, State};
 pub use attempt::Failure;
-pub use client::{Client, ClientError};
+pub use client::Client;
 pub use refused::Refused;
 pub use retry::RetryPolicy;
 pub use target::{Assignment, Clients, Target};

@@ -134,12 +134,15 @@ impl Clients {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::{Trust, tests::identity_valid};
+    use crate::{
+        egress::tests::loopback,
+        identity::{Trust, tests::identity_valid},
+    };
 
     fn client(name: &str, till: i64) -> Arc<Client> {
         let identity = Arc::new(identity_valid(name, 0, till));
         let trust = Trust { certificates: identity.chain().into(), system_roots: false };
-        Arc::new(Client::new(Some(&identity), &trust).unwrap())
+        Arc::new(Client::new(Some(&identity), &trust, &loopback()).unwrap())
     }
 
     fn order(clients: &Clients, second: i64) -> Vec<String> {

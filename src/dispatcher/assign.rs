@@ -7,8 +7,9 @@ use kube::ResourceExt as _;
 
 use crate::{
     api::v1alpha1::{ConditionType, OutboundWebhook},
-    deliver::{Assignment, Client, ClientError, Clients, RetryPolicy, Target},
-    identity::{Identity, Slots, TRUSTED, Trust, TrustError, parse_bundle},
+    deliver::{Assignment, Client, Clients, RetryPolicy, Target},
+    egress::Egress,
+    identity::{Identity, Slots, TRUSTED, TlsError, Trust, TrustError, parse_bundle},
     kubernetes::{is_controlled_by, made_for},
 };
 
@@ -28,7 +29,7 @@ enum Unusable {
     #[error("{TRUSTED} {0}")]
     Trust(#[from] TrustError),
     #[error(transparent)]
-    Client(#[from] ClientError),
+    Client(#[from] TlsError),
     #[error("the endpoint is not a URL")]
     Url,
 }
@@ -37,6 +38,7 @@ enum Unusable {
 pub(super) fn assign(
     webhook: &OutboundWebhook,
     secret: Option<&Secret>,
+    egress: &Egress,
     built: &mut Option<Built>,
 ) -> Assignment {
     let hold = |reason| Assignment::Hold(reason);
@@ -50,7 +52,7 @@ pub(super) fn assign(
     if webhook.needs_identities() && secret.is_none() {
         return hold("the identities for this endpoint are not there yet");
     }
-    match target(webhook, secret.filter(|_| webhook.needs_identities()), built) {
+    match target(webhook, secret.filter(|_| webhook.needs_identities()), egress, built) {
         Ok(Some(target)) => Assignment::Deliver(Arc::new(target)),
         Ok(None) => hold("no certificate has been accepted"),
         Err(error) => {
@@ -78,6 +80,7 @@ fn belongs(secret: &Secret, webhook: &OutboundWebhook) -> bool {
 fn target(
     webhook: &OutboundWebhook,
     secret: Option<&Secret>,
+    egress: &Egress,
     built: &mut Option<Built>,
 ) -> Result<Option<Target>, Unusable> {
     let data = secret.and_then(|secret| secret.data.as_ref());
@@ -96,7 +99,7 @@ fn target(
     } else {
         Slots::default()
     };
-    let clients = clients(&slots, trust(webhook, get)?, built)?;
+    let clients = clients(&slots, trust(webhook, get)?, egress, built)?;
     let delivery = webhook.spec.delivery.clone().unwrap_or_default();
     Ok(Some(Target {
         url: webhook.spec.endpoint.url.parse().map_err(|_| Unusable::Url)?,
@@ -127,7 +130,12 @@ fn trust<'a>(webhook: &OutboundWebhook, get: impl Fn(&str) -> Option<&'a [u8]>) 
 }
 
 /// One client an identity; those of the last time where they can be kept.
-fn clients(slots: &Slots, trust: Trust, built: &mut Option<Built>) -> Result<Arc<Clients>, Unusable> {
+fn clients(
+    slots: &Slots,
+    trust: Trust,
+    egress: &Egress,
+    built: &mut Option<Built>,
+) -> Result<Arc<Clients>, Unusable> {
     let before = built.take().filter(|before| before.trust == trust);
     let mut by_fingerprint = HashMap::new();
     let mut client = |identity: Option<&Arc<Identity>>| -> Result<Arc<Client>, Unusable> {
@@ -135,7 +143,7 @@ fn clients(slots: &Slots, trust: Trust, built: &mut Option<Built>) -> Result<Arc
         let kept = before.as_ref().and_then(|before| before.by_fingerprint.get(&fingerprint)).map(Arc::clone);
         let client = match kept {
             Some(client) => client,
-            None => Arc::new(Client::new(identity, &trust)?),
+            None => Arc::new(Client::new(identity, &trust, egress)?),
         };
         by_fingerprint.insert(fingerprint, Arc::clone(&client));
         Ok(client)

@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     api::v1alpha1::{IDENTITIES_SELECTOR, OutboundWebhook},
     clock::{Clock as _, SystemClock},
+    egress::{self, Egress},
     event::WebhookKey,
     identity::{Slot, TRUSTED},
     ingest::{self, Ingest},
@@ -57,11 +58,17 @@ pub struct Options {
     /// Serve the webhooks of this namespace only
     #[arg(long, env = "POSTRIDER_NAMESPACE", value_name = "NAME")]
     pub namespace: Option<String>,
+    /// What may be dialled
+    #[command(flatten)]
+    pub egress: egress::Options,
 }
 
 /// Why the dispatcher cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// What may be dialled is not told in a way that can be used.
+    #[error(transparent)]
+    Egress(#[from] egress::OptionsError),
     /// The queue cannot be opened.
     #[error("queue {directory}: {source}")]
     Queue {
@@ -82,6 +89,7 @@ pub enum Error {
 
 /// Runs until `stop`, then lets what is under way finish.
 pub async fn run(client: Client, options: Options, stop: CancellationToken) -> Result<(), Error> {
+    let egress = Egress::new(&options.egress)?;
     let queue = Arc::new(
         Embedded::open(&options.queue)
             .map_err(|source| Error::Queue { directory: options.queue.display().to_string(), source })?,
@@ -96,10 +104,10 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
     let mut reporting = JoinSet::new();
     reporting.spawn(report::refusals(client.clone(), refused));
     reporting.spawn(report::statuses(client.clone(), Arc::clone(&queue), Arc::clone(&board), SystemClock));
-    let registry = Registry::new(Arc::clone(&queue), SystemClock, stop.clone(), refusals, board);
+    tracing::info!(%address, proxy = egress.proxy(), "takes events");
+    let registry = Registry::new(Arc::clone(&queue), SystemClock, egress, stop.clone(), refusals, board);
     let ingest = Ingest { queue: Arc::clone(&queue), webhooks: registry.known(), clock: SystemClock };
     let watching = tokio::spawn(watch(client, options, registry, Arc::clone(&queue), stop.clone()));
-    tracing::info!(%address, "takes events");
     ingest::serve(listener, ingest, stop).await;
     let _ = watching.await;
     // The workers are gone, and so is who could tell it something. A word that it cannot write now is lost.

@@ -22,6 +22,7 @@ use crate::{
     api::v1alpha1::{Ordering, OutboundWebhook},
     clock::Clock,
     deliver::{Assignment, Refused, Worker},
+    egress::Egress,
     event::WebhookKey,
     ingest::{Known, Webhooks},
     queue::Queue,
@@ -89,6 +90,7 @@ impl Seen {
 pub(super) struct Registry<Q, C> {
     queue: Arc<Q>,
     clock: C,
+    egress: Egress,
     stop: CancellationToken,
     refusals: mpsc::Sender<Refused>,
     names: Arc<Names>,
@@ -101,6 +103,7 @@ impl<Q: Queue, C: Clock + Clone> Registry<Q, C> {
     pub(super) fn new(
         queue: Arc<Q>,
         clock: C,
+        egress: Egress,
         stop: CancellationToken,
         refusals: mpsc::Sender<Refused>,
         board: Arc<Board>,
@@ -108,6 +111,7 @@ impl<Q: Queue, C: Clock + Clone> Registry<Q, C> {
         Self {
             queue,
             clock,
+            egress,
             stop,
             refusals,
             names: Arc::default(),
@@ -166,7 +170,7 @@ impl<Q: Queue, C: Clock + Clone> Registry<Q, C> {
             return;
         }
         running.seen = Some(seen);
-        let assignment = assign(&webhook, secret.as_deref(), &mut running.built);
+        let assignment = assign(&webhook, secret.as_deref(), &self.egress, &mut running.built);
         report(key, &running.assignment.borrow(), &assignment);
         running.assignment.send_replace(assignment);
         let delivery = webhook.spec.delivery.as_ref();

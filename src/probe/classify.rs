@@ -7,11 +7,13 @@
 
 use std::{error::Error, io};
 
+use hyper_util::client::legacy;
+
 use super::{
     reason::{Alert, Layer, Reason},
     tls_error,
 };
-use crate::limits;
+use crate::{egress, limits};
 
 /// What was seen of a connection before it failed.
 #[derive(Clone, Copy, Debug)]
@@ -79,27 +81,26 @@ impl Failure {
     }
 }
 
-/// Judges an error and what stands behind it: one of rustls, of std, of tokio, or of reqwest.
+/// Judges an error and what stands behind it: one of rustls, of std, of tokio, of an HTTP client, or of the
+/// dialling.
 pub fn classify(error: &(dyn Error + 'static), context: Context) -> Failure {
     let causes = causes(error);
     // A client that makes its own connections does not tell how far it came, except so.
-    let connecting = causes.iter().any(|cause| cause.downcast_ref().is_some_and(reqwest::Error::is_connect));
+    let connecting = causes.iter().any(|cause| cause.downcast_ref().is_some_and(legacy::Error::is_connect));
     let stage = if connecting { context.stage.min(Stage::Handshake) } else { context.stage };
     let context = Context { stage, ..context };
 
+    if let Some(error) = causes.iter().find_map(|cause| cause.downcast_ref::<egress::Error>()) {
+        return not_dialled(error);
+    }
     if let Some(tls) = causes.iter().find_map(|cause| cause.downcast_ref::<rustls::Error>()) {
         return tls_error::classify(tls, context);
     }
     if causes.iter().any(|cause| is_timeout(*cause)) {
         return if connecting { connect_timed_out() } else { timed_out(context) };
     }
-    // The last cause is the system's word; an HTTP client's own text would repeat the URL.
+    // The last cause is the system's word.
     let root = causes.last().map_or_else(|| "unknown error".to_owned(), ToString::to_string);
-    // The connector of hyper-util has no public type to tell it by.
-    let resolving = connecting && causes.iter().any(|cause| cause.to_string().contains("dns error"));
-    if resolving || context.stage == Stage::Resolve {
-        return resolve_failed(&root);
-    }
     if causes.iter().filter_map(|cause| cause.downcast_ref::<hyper::Error>()).any(hyper::Error::is_parse) {
         return Failure::new(
             Layer::Http,
@@ -148,6 +149,23 @@ fn connect_timed_out() -> Failure {
     )
 }
 
+/// There is no connection, and why is known.
+fn not_dialled(error: &egress::Error) -> Failure {
+    let stage = |stage| Context { presented: false, requested: None, stage };
+    match error {
+        egress::Error::NoAddress(why) => resolve_failed(why),
+        egress::Error::NotResolved => timed_out(stage(Stage::Resolve)),
+        egress::Error::NotConnected(why) => connect_failed(why),
+        egress::Error::NoAnswer => timed_out(stage(Stage::Connect)),
+        egress::Error::Refused(refused) => {
+            Failure::new(Layer::Connect, Reason::AddressRefused, refused.to_string())
+        }
+        egress::Error::Proxy { .. } => {
+            Failure::new(Layer::Connect, Reason::ProxyFailed, format!("no connection: {error}"))
+        }
+    }
+}
+
 pub(super) fn resolve_failed(why: &str) -> Failure {
     Failure::new(
         Layer::Dns,
@@ -156,7 +174,7 @@ pub(super) fn resolve_failed(why: &str) -> Failure {
     )
 }
 
-pub(super) fn connect_failed(why: &str) -> Failure {
+fn connect_failed(why: &str) -> Failure {
     Failure::new(
         Layer::Connect,
         Reason::ConnectFailed,
@@ -232,7 +250,6 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> Vec<&'a (dyn Error + 'static)
 
 fn is_timeout(cause: &(dyn Error + 'static)) -> bool {
     cause.is::<tokio::time::error::Elapsed>()
-        || cause.downcast_ref().is_some_and(reqwest::Error::is_timeout)
         || cause.downcast_ref().is_some_and(hyper::Error::is_timeout)
         || cause.downcast_ref().is_some_and(|error: &io::Error| error.kind() == io::ErrorKind::TimedOut)
 }

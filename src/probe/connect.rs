@@ -15,18 +15,18 @@ use reqwest::Url;
 use rustls::{CipherSuite, pki_types::ServerName};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpStream, lookup_host},
     time::{Instant, timeout},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
     Endpoint, Request,
-    classify::{Context, Failure, Stage, classify, connect_failed, resolve_failed, timed_out},
+    classify::{Context, Failure, Stage, classify, resolve_failed},
     http::{self, Answer},
     reason::{Layer, Reason},
 };
 use crate::{
+    egress::Stream,
     identity::{Identity, Recorder, TlsError, recorded_client_config},
     limits,
 };
@@ -109,41 +109,21 @@ impl<'a> Connection<'a> {
         classify(error, self.context())
     }
 
-    /// Tries every address; each gets its share of the time that is left.
-    async fn connect(&mut self, host: &str, deadline: Instant) -> Result<TcpStream, Failure> {
+    /// As a delivery does it. A tenth of the time is left, so that what came of each address can be told.
+    async fn connect(&mut self, host: &str, deadline: Instant) -> Result<Stream, Failure> {
         let port = self.endpoint.url.port_or_known_default().unwrap_or(443);
-        let addresses =
-            lookup_host((host, port)).await.map_err(|error| resolve_failed(&error.to_string()))?;
-        let addresses: Vec<SocketAddr> = addresses.take(limits::PROBE_ADDRESSES).collect();
-        if addresses.is_empty() {
-            return Err(resolve_failed("the answer is empty"));
-        }
+        let egress = self.endpoint.egress;
+        let checked = egress.resolve(host, port).await.map_err(|error| self.classify(&error))?;
         self.stage = Stage::Connect;
-        let (mut failed, mut late) = (Vec::new(), 0);
-        for (address, left) in addresses.iter().zip((1..=addresses.len()).rev()) {
-            match timeout(share(deadline, left), TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => {
-                    self.address = Some(*address);
-                    // As in deliveries; without it a small write may wait for the answer to the one before.
-                    let _ = stream.set_nodelay(true);
-                    return Ok(stream);
-                }
-                Ok(Err(error)) => failed.push(format!("{address}: {error}")),
-                Err(_) => {
-                    failed.push(format!("{address}: no answer"));
-                    late += 1;
-                }
-            }
-        }
-        if late == failed.len() {
-            return Err(timed_out(self.context()));
-        }
-        Err(connect_failed(&failed.join("; ")))
+        let dialled = egress.dial(&checked, deadline - self.endpoint.timeout / 10).await;
+        let (stream, address) = dialled.map_err(|error| self.classify(&error))?;
+        self.address = Some(address);
+        Ok(stream)
     }
 
     /// Waits for what a server may have to say to the handshake. Silence is consent. Returns whether it sent
     /// anything else than TLS's own messages.
-    async fn first_read(&self, stream: &mut TlsStream<TcpStream>, bound: Duration) -> Result<bool, Failure> {
+    async fn first_read(&self, stream: &mut TlsStream<Stream>, bound: Duration) -> Result<bool, Failure> {
         match timeout(bound, stream.read(&mut [0; 1])).await {
             Err(_) => Ok(false),
             Ok(Ok(0)) => Err(self.classify(&io::Error::from(io::ErrorKind::UnexpectedEof))),
@@ -152,7 +132,7 @@ impl<'a> Connection<'a> {
         }
     }
 
-    async fn ask(&mut self, method: Method, stream: TlsStream<TcpStream>) -> Result<(), Failure> {
+    async fn ask(&mut self, method: Method, stream: TlsStream<Stream>) -> Result<(), Failure> {
         let request = request(method, self.endpoint.url)?;
         let (mut sender, connection) = http1::Builder::new()
             .max_buf_size(limits::PROBE_HEAD_BYTES)
@@ -206,7 +186,7 @@ fn request(method: Method, url: &Url) -> Result<hyper::Request<Empty<Bytes>>, Fa
         .method(method)
         .uri(target)
         .header(HOST, host)
-        .header(USER_AGENT, concat!("postrider/", env!("CARGO_PKG_VERSION")))
+        .header(USER_AGENT, crate::USER_AGENT)
         .header(CONNECTION, "close")
         .body(Empty::new())
         .map_err(|_| {

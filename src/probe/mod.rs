@@ -27,7 +27,10 @@ pub use classify::{Context, Failure, Refusal, Stage};
 pub use reason::{Alert, Layer, Reason};
 pub use report::{ServerCertificate, Tls};
 
-use crate::identity::{Identity, Trust};
+use crate::{
+    egress::Egress,
+    identity::{Identity, Trust},
+};
 use connect::Connection;
 
 /// What is tested.
@@ -41,6 +44,8 @@ pub struct Endpoint<'a> {
     pub request: Request,
     /// Time for all of it.
     pub timeout: Duration,
+    /// What may be dialled, and how.
+    pub egress: &'a Egress,
 }
 
 /// What a test sends once TLS is up.
@@ -74,7 +79,7 @@ pub struct Outcome {
     pub tls: Option<Tls>,
     /// The status of the response.
     pub http_status: Option<u16>,
-    /// The address that was connected to.
+    /// The address that was connected to, by whomever.
     pub address: Option<SocketAddr>,
     /// How long it took.
     pub duration: Duration,

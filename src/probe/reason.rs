@@ -33,6 +33,10 @@ pub enum Reason {
     ServerCertificateNotYetValid,
     /// The host's name has no address.
     ResolveFailed,
+    /// Every address of the host is one that must not be dialled; nothing was sent.
+    AddressRefused,
+    /// The proxy that an administrator has named is away, or did not connect.
+    ProxyFailed,
     /// No TCP connection.
     ConnectFailed,
     /// The server ended the connection and said nothing.
@@ -65,6 +69,8 @@ impl Reason {
             Self::ServerCertificateExpired => "ServerCertificateExpired",
             Self::ServerCertificateNotYetValid => "ServerCertificateNotYetValid",
             Self::ResolveFailed => "ResolveFailed",
+            Self::AddressRefused => "AddressRefused",
+            Self::ProxyFailed => "ProxyFailed",
             Self::ConnectFailed => "ConnectFailed",
             Self::ConnectionClosed => "ConnectionClosed",
             Self::TimedOut => "TimedOut",

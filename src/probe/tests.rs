@@ -7,10 +7,18 @@ use rustls::{
     pki_types::{ServerName, UnixTime},
 };
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use hyper_rustls::HttpsConnector;
+use hyper_util::{client::legacy, rt::TokioExecutor};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    time::timeout,
+};
 
 use super::{Alert, Context, Failure, Layer, Reason, Refusal, Stage, classify::classify};
-use crate::identity::{Trust, Unpresentable, client_config, tests::identity};
+use crate::{
+    egress::tests::loopback,
+    identity::{Trust, Unpresentable, client_config, tests::identity},
+};
 
 const ASKED: Option<bool> = Some(true);
 const NOT_ASKED: Option<bool> = Some(false);
@@ -186,7 +194,6 @@ fn below_tls() {
         (io::ErrorKind::ConnectionRefused, Stage::Connect, Reason::ConnectFailed, Layer::Connect),
         (io::ErrorKind::ConnectionReset, Stage::Connect, Reason::ConnectFailed, Layer::Connect),
         (io::ErrorKind::HostUnreachable, Stage::Request, Reason::ConnectFailed, Layer::Connect),
-        (io::ErrorKind::Other, Stage::Resolve, Reason::ResolveFailed, Layer::Dns),
         (io::ErrorKind::TimedOut, Stage::Connect, Reason::TimedOut, Layer::Timeout),
     ] {
         let failure = broken(kind, seen(None, stage));
@@ -195,18 +202,16 @@ fn below_tls() {
 }
 
 #[tokio::test]
-async fn errors_of_reqwest_are_read_to_their_causes_and_never_show_the_url() {
+async fn errors_of_an_http_client_are_read_to_their_causes_and_never_show_the_url() {
     let trust = Trust { certificates: identity("CN=a").chain().to_vec(), system_roots: false };
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .tls_backend_preconfigured(client_config(None, &trust).unwrap())
-        .build()
-        .unwrap();
+    // That of deliveries, but for plain HTTP as well.
+    let connector = HttpsConnector::from((loopback(), client_config(None, &trust).unwrap()));
+    let client: legacy::Client<_, String> = legacy::Client::builder(TokioExecutor::new()).build(connector);
     let closing = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let free = closing.local_addr().unwrap();
     let context = seen(None, Stage::Request);
     let fail = async |url: String| {
-        let error = client.get(url).send().await.unwrap_err();
+        let error = client.get(url.parse().unwrap()).await.unwrap_err();
         classify(&error as &(dyn StdError + 'static), context)
     };
 
@@ -232,11 +237,14 @@ async fn errors_of_reqwest_are_read_to_their_causes_and_never_show_the_url() {
 
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/secret", silent.local_addr().unwrap());
-    let error = client.get(url).timeout(Duration::from_millis(50)).send().await.unwrap_err();
-    let slow = classify(&error, context);
+    let late = timeout(Duration::from_millis(50), client.get(url.parse().unwrap())).await.unwrap_err();
+    let slow = classify(&late, context);
     assert_eq!((slow.reason, slow.layer), (Reason::TimedOut, Layer::Timeout));
     assert!(slow.message.contains("no HTTP response"), "{slow}");
-    for failure in [closed, not_http, refused, nowhere, slow] {
+    let elsewhere = fail("http://[::ffff:169.254.169.254]/secret".to_owned()).await;
+    assert_eq!((elsewhere.reason, elsewhere.layer), (Reason::AddressRefused, Layer::Connect), "{elsewhere}");
+    assert!(elsewhere.message.contains("--egress-allow 169.254.169.254/32"), "{elsewhere}");
+    for failure in [elsewhere, closed, not_http, refused, nowhere, slow] {
         assert!(!failure.message.contains("secret"), "{failure}");
     }
 }

@@ -15,7 +15,7 @@ use crate::{
         eventually, pki,
         receiver::{Answer, Received, Receiver},
     },
-    scene::{Scene, active, condition},
+    scene::{Scene, TO_RECEIVERS, active, condition},
 };
 
 tests![
@@ -214,7 +214,7 @@ async fn the_events_of_a_webhook_that_stays_away_are_dropped_and_told(cluster: A
     let (scene, receiver) = scene(cluster, fast()).await;
     apply(&scene, &receiver, fast(), json!({ "suspend": true })).await;
     scene.not_ready("shop", "Suspended").await;
-    let dispatcher = scene.dispatcher_with(&["--deleted-retention", "1s"]).await;
+    let dispatcher = scene.dispatcher_with(&[TO_RECEIVERS[0], "--deleted-retention", "1s"]).await;
     dispatcher.post("shop", "x").await;
     scene.namespace.kubectl(["delete", "owh", "shop"]).await.succeeded();
     let line = dispatcher.process.line_with("are dropped").await;

@@ -3,7 +3,10 @@
 
 use std::{sync::Arc, time::Duration};
 
+use hyper_rustls::HttpsConnector;
+use hyper_util::{client::legacy, rt::TokioExecutor};
 use postrider::{
+    egress::{self, Egress},
     identity::{Identity, Recorder, Trust, recorded_client_config},
     probe::{Context, Endpoint, Layer, Outcome, Reason, Refusal, Request, Stage, classify::classify, probe},
 };
@@ -40,6 +43,12 @@ pub(crate) fn identity(certificate: &Certificate) -> Identity {
     Identity::new(certificate.chain_der(), key, None).unwrap()
 }
 
+/// To the receivers, which are on this machine.
+pub(crate) fn to_receivers() -> Egress {
+    let egress_allow = vec!["127.0.0.1".parse().unwrap()];
+    Egress::new(&egress::Options { egress_allow, ..egress::Options::default() }).unwrap()
+}
+
 pub(crate) fn trust(authority: &Authority) -> Trust {
     Trust { certificates: pki::certificates(&authority.root), system_roots: false }
 }
@@ -59,7 +68,8 @@ pub(crate) async fn tested_with(
 ) -> Outcome {
     let url = url.parse().unwrap();
     let identity = client.map(identity);
-    let outcome = probe(&Endpoint { url: &url, trust, request, timeout }, identity.as_ref()).await;
+    let endpoint = Endpoint { url: &url, trust, request, timeout, egress: &to_receivers() };
+    let outcome = probe(&endpoint, identity.as_ref()).await;
     assert!(outcome.duration < timeout + Duration::from_secs(1), "{outcome:#?}");
     assert_eq!(outcome.layer.is_none(), outcome.succeeded(), "{outcome:#?}");
     outcome
@@ -312,8 +322,10 @@ async fn a_refused_delivery_is_judged_from_the_error_of_its_http_client(_: Arc<C
                 let recorder = Arc::new(Recorder::default());
                 let trust = trust(&shared.server_authority);
                 let config = recorded_client_config(Some(&stranger), &trust, &recorder).unwrap();
-                let client = reqwest::Client::builder().no_proxy().tls_backend_preconfigured(config);
-                let sent = client.build().unwrap().post(&url).body(vec![0; 100_000]).send().await;
+                let connector = HttpsConnector::from((to_receivers(), config));
+                let client = legacy::Client::builder(TokioExecutor::new()).build(connector);
+                let request = http::Request::post(&url).body("0".repeat(100_000)).unwrap();
+                let sent = client.request(request).await;
                 let requested = Some(recorder.certificate_requested());
                 let context = Context { presented: true, requested, stage: Stage::Request };
                 let failure = classify(&sent.unwrap_err(), context);

@@ -1,7 +1,7 @@
 //! What a test of the product starts from: a namespace with a partner's CA, keystores in Secrets, webhooks,
 //! the run's controller, and a dispatcher of its own.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, ffi::OsStr, path::PathBuf, sync::Arc};
 
 use k8s_openapi::{
     ByteString,
@@ -22,6 +22,9 @@ use crate::harness::{
     pki::{self, Keystore},
     process::{Process, Program},
 };
+
+/// The receivers of the tests are on this machine, which is refused by default.
+pub(crate) const TO_RECEIVERS: [&str; 1] = ["--egress-allow=127.0.0.1"];
 
 static CONTROLLER: OnceCell<Process> = OnceCell::const_new();
 
@@ -148,18 +151,39 @@ impl Scene {
 
     /// A dispatcher of this namespace, with a queue of its own, that is ready.
     pub(crate) async fn dispatcher(&self) -> Dispatcher {
-        self.dispatcher_with(&[]).await
+        self.dispatcher_with(&TO_RECEIVERS).await
     }
 
-    /// With more arguments.
+    /// With these arguments beside.
     pub(crate) async fn dispatcher_with(&self, arguments: &[&str]) -> Dispatcher {
         let queue = Arc::new(tempfile::tempdir().unwrap());
-        Dispatcher::start(&self.cluster, self.namespace.name(), queue, arguments).await
+        Dispatcher::start(&self.cluster, self.namespace.name(), queue, arguments, &[]).await
     }
 
     /// One that goes on with the queue of another, which has ended.
     pub(crate) async fn dispatcher_again(&self, before: &Dispatcher) -> Dispatcher {
-        Dispatcher::start(&self.cluster, self.namespace.name(), Arc::clone(&before.queue), &[]).await
+        self.dispatcher_again_with(before, &TO_RECEIVERS).await
+    }
+
+    pub(crate) async fn dispatcher_again_with(&self, before: &Dispatcher, egress: &[&str]) -> Dispatcher {
+        self.dispatcher_again_in(before, egress, &[]).await
+    }
+
+    /// With these variables in its environment.
+    pub(crate) async fn dispatcher_again_in(
+        &self,
+        before: &Dispatcher,
+        egress: &[&str],
+        environment: &[(&str, &OsStr)],
+    ) -> Dispatcher {
+        Dispatcher::start(
+            &self.cluster,
+            self.namespace.name(),
+            Arc::clone(&before.queue),
+            egress,
+            environment,
+        )
+        .await
     }
 }
 
@@ -216,8 +240,12 @@ async fn kubeconfig_of(cluster: &Cluster, account: &'static str) -> PathBuf {
 }
 
 pub(crate) async fn start_controller(cluster: &Cluster) -> Process {
+    start_controller_with(cluster, &TO_RECEIVERS).await
+}
+
+pub(crate) async fn start_controller_with(cluster: &Cluster, egress: &[&str]) -> Process {
     let kubeconfig = kubeconfig_of(cluster, "controller").await;
-    let controller = Program::postrider("controller").env("KUBECONFIG", kubeconfig).start();
+    let controller = Program::postrider("controller").args(egress).env("KUBECONFIG", kubeconfig).start();
     controller.line_with("reconciles").await;
     controller
 }
@@ -272,13 +300,15 @@ impl Dispatcher {
         namespace: &str,
         queue: Arc<tempfile::TempDir>,
         arguments: &[&str],
+        environment: &[(&str, &OsStr)],
     ) -> Self {
-        let process = Program::postrider("dispatcher")
+        let program = Program::postrider("dispatcher")
             .args(["--namespace", namespace, "--listen", "127.0.0.1:0", "--queue"])
             .args([queue.path()])
             .args(arguments)
-            .env("KUBECONFIG", kubeconfig_of(cluster, "dispatcher").await)
-            .start();
+            .env("KUBECONFIG", kubeconfig_of(cluster, "dispatcher").await);
+        let process =
+            environment.iter().fold(program, |program, (name, value)| program.env(name, value)).start();
         let line = process.line_with("takes events").await;
         let line: Value = serde_json::from_str(&line).unwrap();
         let address = line["address"].as_str().unwrap().to_owned();

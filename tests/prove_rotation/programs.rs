@@ -18,10 +18,13 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use crate::harness::{
-    self,
-    cluster::Cluster,
-    process::{Process, Program},
+use crate::{
+    harness::{
+        self,
+        cluster::Cluster,
+        process::{Process, Program},
+    },
+    scene::TO_RECEIVERS,
 };
 
 /// Of a log, for people.
@@ -119,6 +122,7 @@ impl Programs {
 
 async fn start_controller(cluster: &Cluster) -> Process {
     let controller = Program::postrider("controller")
+        .args(TO_RECEIVERS)
         .env("KUBECONFIG", cluster.kubeconfig())
         .env("POSTRIDER_LOG", "info,postrider=debug")
         .start();
@@ -130,6 +134,7 @@ async fn start_dispatcher(cluster: &Cluster, namespace: &str, queue: &PathBuf) -
     let dispatcher = Program::postrider("dispatcher")
         .args(["--namespace", namespace, "--listen", "127.0.0.1:0", "--queue"])
         .args([queue])
+        .args(TO_RECEIVERS)
         .env("KUBECONFIG", cluster.kubeconfig())
         // Not a line for each event: a run has hundreds of thousands.
         .env("POSTRIDER_LOG", "info")

@@ -8,6 +8,7 @@ use tokio::{net::TcpListener, sync::mpsc};
 use super::*;
 use crate::{
     deliver::{Activity, Client, Clients, RetryPolicy},
+    egress::tests::loopback,
     event::Event,
     identity::{Identity, Trust, tests::identity_valid},
     queue::{Embedded, Filter},
@@ -101,7 +102,7 @@ impl Scene {
                 max_age: Duration::from_mins(10),
             },
             clients: Arc::new(Clients::new(
-                Arc::new(Client::new(identity.map(Arc::new).as_ref(), &trust).unwrap()),
+                Arc::new(Client::new(identity.map(Arc::new).as_ref(), &trust, &loopback()).unwrap()),
                 None,
                 None,
             )),

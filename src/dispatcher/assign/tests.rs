@@ -2,8 +2,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::*;
-use crate::{api::v1alpha1::OutboundWebhook, identity::tests::identity};
+use super::{assign as assign_with, *};
+use crate::{api::v1alpha1::OutboundWebhook, egress::tests::loopback, identity::tests::identity};
 
 fn webhook(spec: &Value) -> OutboundWebhook {
     let mut full = json!({ "endpoint": { "url": "https://partner.example/hooks" } });
@@ -37,6 +37,10 @@ fn secret(webhook: &OutboundWebhook, slots: &Slots) -> Secret {
     let data = slots.to_pem().unwrap().into_iter();
     let data = data.map(|(key, value)| (key.to_owned(), k8s_openapi::ByteString(value.to_vec()))).collect();
     Secret { metadata, data: Some(data), ..Secret::default() }
+}
+
+fn assign(webhook: &OutboundWebhook, secret: Option<&Secret>, built: &mut Option<Built>) -> Assignment {
+    assign_with(webhook, secret, &loopback(), built)
 }
 
 fn accepted(name: &str) -> Slots {

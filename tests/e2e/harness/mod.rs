@@ -11,6 +11,7 @@ pub(crate) mod eventually;
 pub(crate) mod nginx;
 pub(crate) mod pki;
 pub(crate) mod process;
+pub(crate) mod proxy;
 pub(crate) mod receiver;
 pub(crate) mod secrets;
 pub(crate) mod servers;

@@ -188,6 +188,7 @@ struct State {
 #[derive(Default)]
 struct Seen {
     requests: Vec<Received>,
+    dialled: usize,
     connections: usize,
     failed_handshakes: Vec<String>,
 }
@@ -240,6 +241,11 @@ impl Receiver {
     /// All requests so far.
     pub(crate) fn requests(&self) -> Vec<Received> {
         self.state.seen.borrow().requests.clone()
+    }
+
+    /// TCP connections, whatever became of them.
+    pub(crate) fn dialled(&self) -> usize {
+        self.state.seen.borrow().dialled
     }
 
     /// Connections whose handshake succeeded.
@@ -320,6 +326,7 @@ async fn accept(listener: TcpListener, tls: TlsAcceptor, state: Arc<State>) {
         while connections.try_join_next().is_some() {}
         // Too many open files, or a client that is gone already: the next one may do better.
         let Ok((stream, _)) = listener.accept().await else { continue };
+        state.seen.send_modify(|seen| seen.dialled += 1);
         connections.spawn(serve(stream, tls.clone(), Arc::clone(&state)));
     }
 }
