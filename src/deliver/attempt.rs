@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use reqwest::{
     Response, StatusCode,
-    header::{HeaderValue, RETRY_AFTER},
+    header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER},
 };
 
 use super::{Client, Target};
@@ -31,6 +31,8 @@ pub struct Failure {
     pub refusal: Refusal,
     /// What a person is told; never a body, a header or the URL.
     pub message: String,
+    /// What the endpoint answered, where it did.
+    pub status: Option<StatusCode>,
     /// How long the server asks to wait.
     pub retry_after: Option<Duration>,
 }
@@ -38,7 +40,7 @@ pub struct Failure {
 impl From<classify::Failure> for Failure {
     fn from(failure: classify::Failure) -> Self {
         let classify::Failure { layer, reason, refusal, message, .. } = failure;
-        Self { layer, reason, refusal, message, retry_after: None }
+        Self { layer, reason, refusal, message, status: None, retry_after: None }
     }
 }
 
@@ -51,9 +53,34 @@ pub(super) async fn attempt(
 ) -> Result<StatusCode, Failure> {
     let mut headers =
         http::write(event).map_err(|_| not_sendable("an attribute cannot be sent as a header"))?;
-    let id = HeaderValue::from_str(&event.id.to_string());
-    headers.insert("webhook-id", id.map_err(|_| not_sendable("the id cannot be sent as a header"))?);
+    let id = event.id.to_string();
+    let value = HeaderValue::from_str(&id);
+    headers.insert("webhook-id", value.map_err(|_| not_sendable("the id cannot be sent as a header"))?);
     headers.insert("webhook-timestamp", HeaderValue::from(now.as_second()));
+    let authorizer = &target.authorizer;
+    authorizer.add_to(&mut headers, &id, now, &event.body).map_err(not_sendable)?;
+    let Some(tokens) = authorizer.tokens() else { return send(target, client, headers, event).await };
+    let mut token = tokens.get(now).await?;
+    headers.insert(AUTHORIZATION, token.header());
+    let mut result = send(target, client, headers.clone(), event).await;
+    let unauthorized = |failure: &Failure| failure.status == Some(StatusCode::UNAUTHORIZED);
+    if result.as_ref().is_err_and(unauthorized) && tokens.refused(&token, now) {
+        token = tokens.get(now).await?;
+        headers.insert(AUTHORIZATION, token.header());
+        result = send(target, client, headers, event).await;
+    }
+    if result.is_ok() {
+        tokens.taken(&token);
+    }
+    result
+}
+
+async fn send(
+    target: &Target,
+    client: &Client,
+    headers: HeaderMap,
+    event: &Event,
+) -> Result<StatusCode, Failure> {
     let handshakes = client.handshakes();
     let request = client
         .http()
@@ -74,11 +101,11 @@ pub(super) async fn attempt(
     let body = drain(response).await;
     let answer = Answer { status: status.as_u16(), headers: &headers, body: &body };
     if let Some(refused) = probe::http::refused(&answer, context(client, handshakes)) {
-        return Err(Failure { retry_after, ..refused.into() });
+        return Err(Failure { status: Some(status), retry_after, ..refused.into() });
     }
     let message = format!("HTTP {status}");
     let (layer, reason, refusal) = (Layer::Http, Reason::HttpStatus, Refusal::No);
-    Err(Failure { layer, reason, refusal, message, retry_after })
+    Err(Failure { layer, reason, refusal, message, status: Some(status), retry_after })
 }
 
 fn not_sendable(message: &str) -> Failure {
@@ -87,6 +114,7 @@ fn not_sendable(message: &str) -> Failure {
         reason: Reason::HttpFailed,
         refusal: Refusal::No,
         message: message.to_owned(),
+        status: None,
         retry_after: None,
     }
 }

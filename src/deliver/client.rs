@@ -36,18 +36,7 @@ impl Client {
     pub fn new(identity: Option<&Arc<Identity>>, trust: &Trust) -> Result<Self, ClientError> {
         let recorder = Arc::new(Recorder::default());
         let config = recorded_client_config(identity.map(AsRef::as_ref), trust, &recorder)?;
-        let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(config)
-            .https_only(true)
-            .redirect(reqwest::redirect::Policy::none())
-            // A proxy from the environment would be one more party that the webhook does not name.
-            .no_proxy()
-            .connect_timeout(limits::CONNECT_TIMEOUT)
-            .pool_idle_timeout(limits::IDLE_CONNECTION)
-            .pool_max_idle_per_host(limits::IDLE_CONNECTIONS)
-            .user_agent(concat!("postrider/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(ClientError::Http)?;
+        let http = http_client(config).build().map_err(ClientError::Http)?;
         Ok(Self { http, identity: identity.map(|identity| identity.facts().clone()), recorder })
     }
 
@@ -74,4 +63,18 @@ impl Client {
     pub(super) fn http(&self) -> &reqwest::Client {
         &self.http
     }
+}
+
+/// What every client that leaves the cluster has in common.
+pub(super) fn http_client(tls: rustls::ClientConfig) -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .https_only(true)
+        .redirect(reqwest::redirect::Policy::none())
+        // A proxy from the environment would be one more party that the webhook does not name.
+        .no_proxy()
+        .connect_timeout(limits::CONNECT_TIMEOUT)
+        .pool_idle_timeout(limits::IDLE_CONNECTION)
+        .pool_max_idle_per_host(limits::IDLE_CONNECTIONS)
+        .user_agent(concat!("postrider/", env!("CARGO_PKG_VERSION")))
 }

@@ -1,13 +1,16 @@
 //! Events out: at least once, with the certificate that was asked for, or not at all.
 
 mod attempt;
+mod authorizer;
 mod client;
 mod refused;
 mod retry;
 mod target;
+mod token;
 mod worker;
 
 pub use attempt::Failure;
+pub use authorizer::Authorizer;
 pub use client::{Client, ClientError};
 pub use refused::Refused;
 pub use retry::RetryPolicy;

@@ -7,7 +7,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{Client, RetryPolicy};
+use super::{Authorizer, Client, RetryPolicy};
 use crate::{limits, probe::Refusal};
 
 /// What a worker is to do. Readers see it whole or not at all.
@@ -30,6 +30,8 @@ pub struct Target {
     pub max_in_flight: usize,
     /// When a failed attempt is repeated.
     pub retry: RetryPolicy,
+    /// What is added to each request.
+    pub authorizer: Arc<Authorizer>,
     /// The clients with the certificates that are loaded.
     pub clients: Arc<Clients>,
 }

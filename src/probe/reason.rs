@@ -47,6 +47,10 @@ pub enum Reason {
     HttpStatus,
     /// What came back is no HTTP/1.1 response.
     HttpFailed,
+    /// The token endpoint gave no token; nothing was sent.
+    TokenRefused,
+    /// The token endpoint could not be reached; nothing was sent.
+    TokenEndpointUnreachable,
 }
 
 impl Reason {
@@ -72,6 +76,8 @@ impl Reason {
             Self::TlsFailed => "TLSFailed",
             Self::HttpStatus => "HTTPStatus",
             Self::HttpFailed => "HTTPFailed",
+            Self::TokenRefused => "TokenRefused",
+            Self::TokenEndpointUnreachable => "TokenEndpointUnreachable",
         }
     }
 }
@@ -97,6 +103,8 @@ pub enum Layer {
     TlsClient,
     /// The answer.
     Http,
+    /// What the request is authorized with could not be got.
+    Authorization,
     /// The time ran out.
     Timeout,
 }
@@ -111,6 +119,7 @@ impl Layer {
             Self::TlsServer => "TLSServer",
             Self::TlsClient => "TLSClient",
             Self::Http => "HTTP",
+            Self::Authorization => "Authorization",
             Self::Timeout => "Timeout",
         }
     }
