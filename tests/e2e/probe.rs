@@ -59,7 +59,11 @@ pub(crate) async fn tested_with(
 ) -> Outcome {
     let url = url.parse().unwrap();
     let identity = client.map(identity);
-    let outcome = probe(&Endpoint { url: &url, trust, request, timeout }, identity.as_ref()).await;
+    let outcome = probe(
+        &Endpoint { url: &url, trust, request, credentials_left_out: false, timeout },
+        identity.as_ref(),
+    )
+    .await;
     assert!(outcome.duration < timeout + Duration::from_secs(1), "{outcome:#?}");
     assert_eq!(outcome.layer.is_none(), outcome.succeeded(), "{outcome:#?}");
     outcome

@@ -129,7 +129,13 @@ async fn an_identity_that_cannot_be_used_sends_nothing(_: Arc<Cluster>) {
     let key = Zeroizing::new(other.key_der().secret_der().to_vec());
     let mixed = Identity::new(shared.client.chain_der(), key, None).unwrap();
     let (url, trust) = (receiver.url().parse().unwrap(), trust(&shared.server_authority));
-    let endpoint = Endpoint { url: &url, trust: &trust, request: Request::Head, timeout: TIMEOUT };
+    let endpoint = Endpoint {
+        url: &url,
+        trust: &trust,
+        request: Request::Head,
+        credentials_left_out: false,
+        timeout: TIMEOUT,
+    };
     let outcome = probe(&endpoint, Some(&mixed)).await;
     failed(&outcome, Reason::CertificateUnusable, Layer::TlsClient);
     assert_eq!((outcome.address, outcome.tls), (None, None));
