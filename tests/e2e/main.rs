@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 #[macro_use]
 mod harness;
+mod authorization;
 mod controller;
 mod crd;
 mod delivery;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         crd::tests(),
         controller::tests(),
         delivery::tests(),
+        authorization::tests(),
         rotation::tests(),
         probe::tests(),
         probe_failures::tests(),
