@@ -288,3 +288,6 @@ fn failed(reason: Reason, message: String) -> Failure {
     let (layer, refusal) = (Layer::Authorization, Refusal::No);
     Failure { layer, reason, refusal, message, status: None, retry_after: None }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use rustls::AlertDescription;
 
-/// How a connection test ended.
+/// How a connection test ended, or an attempt to deliver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// The server answered, and nothing spoke against the certificate.
