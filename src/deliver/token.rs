@@ -184,10 +184,10 @@ impl Tokens {
             RequestTokenError::ServerResponse(said) => {
                 let code = said.error().to_string();
                 let code = if self.may_be_told(&code) { &code } else { "an error code that is not told" };
-                refused(format!("HTTP {status}, {code}"))
+                refused(&format!("HTTP {status}, {code}"))
             }
             RequestTokenError::Parse(..) | RequestTokenError::Other(_) => {
-                refused(format!("HTTP {status}, and no JSON as in RFC 6749, section 5"))
+                refused(&format!("HTTP {status}, and no JSON as in RFC 6749, section 5"))
             }
         }
     }
@@ -209,15 +209,20 @@ impl fmt::Debug for Tokens {
 impl Token {
     fn new(response: &BasicTokenResponse, now: Timestamp) -> Result<Self, Failure> {
         if *response.token_type() != BasicTokenType::Bearer {
-            return Err(refused("its token is of another type than Bearer".to_owned()));
+            return Err(refused("its token is of another type than Bearer"));
         }
         let header = bearer(response.access_token().secret().as_bytes())
-            .map_err(|error| refused(format!("its token cannot be sent: {error}")))?;
+            .map_err(|error| refused(&format!("its token cannot be sent: {error}")))?;
         // One that expires at once would be fetched anew for each event.
         let life = response.expires_in().unwrap_or(limits::TOKEN_LIFE).max(limits::TOKEN_LIFE_LEAST);
         let early = limits::TOKEN_REFRESHED_BEFORE_EXPIRY.min(life / 5);
         let after = |time: Duration| now.checked_add(time).unwrap_or(Timestamp::MAX);
-        Ok(Self { header, fetched_at: now, refreshed_from: after(life - early), expires_at: after(life) })
+        Ok(Self {
+            header,
+            fetched_at: now,
+            refreshed_from: after(life.saturating_sub(early)),
+            expires_at: after(life),
+        })
     }
 
     /// The value of Authorization.
@@ -280,7 +285,7 @@ impl Http {
     }
 }
 
-fn refused(what: String) -> Failure {
+fn refused(what: &str) -> Failure {
     failed(Reason::TokenRefused, format!("the token endpoint gave no token: {what}"))
 }
 
