@@ -179,7 +179,10 @@ impl Tokens {
         match error {
             RequestTokenError::Request(NoAnswer(layer, reason)) => failed(
                 Reason::TokenEndpointUnreachable,
-                format!("no answer of the token endpoint: {layer}, {reason}"),
+                format!(
+                    "no answer of the token endpoint: {layer}, {reason}; check tokenURL, and endpoint.trust, which \
+                     says who its server may be"
+                ),
             ),
             RequestTokenError::ServerResponse(said) => {
                 let code = said.error().to_string();

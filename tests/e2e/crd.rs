@@ -140,7 +140,7 @@ async fn refused_headers(namespace: &Namespace) {
 
     let taken = json!([
         { "name": "X-API-Key", "valueFrom": source }, { "name": "User-Agent", "value": "shop/1 (a\tb)" },
-        { "name": "Authorization", "valueFrom": source }, { "name": "X_odd.name~'", "value": "x" },
+        { "name": "Authorization", "value": null, "valueFrom": source }, { "name": "X_odd.name~'", "value": "x" },
     ]);
     namespace.apply(&manifest("taken", &of(taken))).await.succeeded();
 }
@@ -155,6 +155,7 @@ async fn refused_authorizations(namespace: &Namespace) {
     refused(namespace, &of(json!({ "bearer": bearer, "header": header("X-Key") })), one).await;
     refused(namespace, &of(json!({ "header": header("webhook-signature") })), "is reserved").await;
     refused(namespace, &of(json!({ "header": header("X Key") })), "must be the name of an HTTP header").await;
+    namespace.apply(&manifest("taken", &of(json!({ "basic": null, "bearer": bearer })))).await.succeeded();
     for (authorization, name, message) in [
         (
             json!({ "bearer": bearer }),

@@ -412,7 +412,8 @@ pub struct HeaderAuthorization {
 }
 
 /// A token that an authorization server gives. It is kept until shortly before it expires, and fetched anew
-/// once where the endpoint answers 401.
+/// once where the endpoint answers 401. The token endpoint has ten seconds to answer, beside the time of the
+/// attempt that waits for it; while it gives no token, nothing is sent.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ClientCredentials {
