@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Api, Client, Resource, core::NamespaceResourceScope, runtime::utils::Backoff};
 
 use crate::{
@@ -33,6 +35,11 @@ pub(crate) fn key<K: Resource>(object: &K) -> Option<WebhookKey> {
 pub(crate) fn is_controlled_by<K: Resource>(object: &K, uid: Option<&String>) -> bool {
     let owners = object.meta().owner_references.as_deref().unwrap_or_default();
     owners.iter().any(|owner| owner.controller == Some(true) && Some(&owner.uid) == uid)
+}
+
+/// A time as a status has it: whole seconds.
+pub(crate) fn time(at: Timestamp) -> Time {
+    Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
 }
 
 /// The note of an Event, as much of it as the API takes.

@@ -58,6 +58,8 @@ pub const BATCH_EVENTS: usize = 1000;
 pub const PENDING_EVENTS: i64 = 1_000_000;
 /// Bodies and attributes of the events of one webhook that wait, bytes; what does not fit is answered 429.
 pub const PENDING_BYTES: i64 = 1024 * 1024 * 1024;
+/// Events of all webhooks that wait; one more is answered 429.
+pub const PENDING_EVENTS_IN_ALL: i64 = 10_000_000;
 /// Events of one webhook that were given up; the oldest makes room for the next.
 pub const DEAD_EVENTS: i64 = 10_000;
 /// Their bodies and attributes, bytes.
@@ -68,10 +70,20 @@ pub const QUEUE_BYTES: i64 = 8 * 1024 * 1024 * 1024;
 pub const QUEUE_REQUESTS: usize = 1024;
 /// Requests that share one commit.
 pub const QUEUE_BATCH: usize = 256;
-/// Events that a worker reads ahead.
-pub const READ_AHEAD_EVENTS: usize = 64;
-/// Bodies that a worker reads ahead, bytes; the first event is read whatever its size.
-pub const READ_AHEAD_BYTES: usize = 4 * 1024 * 1024;
+/// Events that are claimed, or dead letters that are listed, at one time.
+pub const CLAIM_EVENTS: usize = 64;
+/// Their bodies, bytes; the first event is read whatever its size.
+pub const CLAIM_BYTES: usize = 1024 * 1024;
+/// Dead letters that are named one by one in a request.
+pub const DEAD_IDS: usize = 100;
+/// How long an event that was given up is kept.
+pub const DEAD_KEPT: Duration = Duration::from_hours(30 * 24);
+/// Events of deleted webhooks, or that were given up long ago, which are dropped in one commit.
+pub const EXPIRED_AT_ONCE: usize = 1000;
+/// Between two looks for what has expired.
+pub const EXPIRY: Duration = Duration::from_mins(1);
+/// What is kept of the last response to an event that was given up, bytes.
+pub const DEAD_RESPONSE_BYTES: usize = 1024;
 /// Time that SQLite waits for a lock of its own file (a checkpoint, a person with `sqlite3`).
 pub const QUEUE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pages in the write-ahead log that call for a checkpoint.
@@ -100,6 +112,10 @@ pub const IDLE_CONNECTION: Duration = Duration::from_secs(90);
 pub const IDLE_CONNECTIONS: usize = 32;
 /// What is read of a response's body so that its connection can be used again, bytes.
 pub const RESPONSE_BYTES: usize = 64 * 1024;
+/// Failures in a row after which an endpoint is left alone but for single trials.
+pub const ENDPOINT_FAILURES: u32 = 10;
+/// Longest time between two trials; the webhook's longest retry delay may be shorter.
+pub const ENDPOINT_TRIAL: Duration = Duration::from_mins(1);
 /// Longest `Retry-After` that is obeyed.
 pub const RETRY_AFTER: Duration = Duration::from_hours(1);
 /// Certificates in a CA bundle.
@@ -178,6 +194,14 @@ pub const TEST_COUNTS: Duration = Duration::from_mins(10);
 pub const EVENT_NOTE_BYTES: usize = 1024;
 /// Refusals of a certificate that wait to be told; one more is dropped.
 pub const REFUSALS: usize = 256;
+/// Between two looks at what the status of a webhook's deliveries is to say.
+pub const STATUS_LOOK: Duration = Duration::from_secs(1);
+/// A webhook's status of deliveries is written once in this time.
+pub const STATUS_WRITTEN: Duration = Duration::from_secs(10);
+/// Statuses that are written after one look; the others wait for the next.
+pub const STATUS_WRITES: usize = 100;
+/// Statuses that are written at one time.
+pub const STATUS_WRITES_AT_ONCE: usize = 8;
 /// A refusal of one webhook's certificate is told once in this time.
 pub const REFUSAL_TOLD: Duration = Duration::from_secs(10);
 

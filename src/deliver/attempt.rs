@@ -17,6 +17,7 @@ use crate::{
         classify::{self, classify},
         http::Answer,
     },
+    queue,
 };
 
 /// Why an attempt failed.
@@ -31,16 +32,23 @@ pub struct Failure {
     pub refusal: Refusal,
     /// What a person is told; never a body, a header or the URL.
     pub message: String,
-    /// What the endpoint answered, where it did.
-    pub status: Option<StatusCode>,
     /// How long the server asks to wait.
     pub retry_after: Option<Duration>,
+    /// What it answered.
+    pub response: Option<queue::Response>,
+}
+
+impl Failure {
+    /// Status of the answer, where there was one.
+    pub fn status(&self) -> Option<u16> {
+        self.response.as_ref().map(|response| response.status)
+    }
 }
 
 impl From<classify::Failure> for Failure {
     fn from(failure: classify::Failure) -> Self {
         let classify::Failure { layer, reason, refusal, message, .. } = failure;
-        Self { layer, reason, refusal, message, status: None, retry_after: None }
+        Self { layer, reason, refusal, message, retry_after: None, response: None }
     }
 }
 
@@ -59,15 +67,15 @@ pub(super) async fn attempt(
     headers.insert("webhook-timestamp", HeaderValue::from(now.as_second()));
     let authorizer = &target.authorizer;
     authorizer.add_to(&mut headers, &id, now, &event.body).map_err(not_sendable)?;
-    let Some(tokens) = authorizer.tokens() else { return send(target, client, headers, event).await };
+    let Some(tokens) = authorizer.tokens() else { return send(target, client, headers, event, now).await };
     let mut token = tokens.get(now).await?;
     headers.insert(AUTHORIZATION, token.header());
-    let mut result = send(target, client, headers.clone(), event).await;
-    let unauthorized = |failure: &Failure| failure.status == Some(StatusCode::UNAUTHORIZED);
+    let mut result = send(target, client, headers.clone(), event, now).await;
+    let unauthorized = |failure: &Failure| failure.status() == Some(StatusCode::UNAUTHORIZED.as_u16());
     if result.as_ref().is_err_and(unauthorized) && tokens.refused(&token, now) {
         token = tokens.get(now).await?;
         headers.insert(AUTHORIZATION, token.header());
-        result = send(target, client, headers, event).await;
+        result = send(target, client, headers, event, now).await;
     }
     if result.is_ok() {
         tokens.taken(&token);
@@ -80,6 +88,7 @@ async fn send(
     client: &Client,
     headers: HeaderMap,
     event: &Event,
+    now: Timestamp,
 ) -> Result<StatusCode, Failure> {
     let handshakes = client.handshakes();
     let request = client
@@ -92,7 +101,7 @@ async fn send(
         Ok(response) => response,
         Err(error) => return Err(classify(&error, context(client, handshakes)).into()),
     };
-    let (status, retry_after) = (response.status(), retry_after(&response));
+    let (status, retry_after) = (response.status(), retry_after(&response, now));
     if status.is_success() {
         drain(response).await;
         return Ok(status);
@@ -100,23 +109,21 @@ async fn send(
     let headers = response.headers().clone();
     let body = drain(response).await;
     let answer = Answer { status: status.as_u16(), headers: &headers, body: &body };
-    if let Some(refused) = probe::http::refused(&answer, context(client, handshakes)) {
-        return Err(Failure { status: Some(status), retry_after, ..refused.into() });
-    }
-    let message = format!("HTTP {status}");
-    let (layer, reason, refusal) = (Layer::Http, Reason::HttpStatus, Refusal::No);
-    Err(Failure { layer, reason, refusal, message, status: Some(status), retry_after })
+    let refused = probe::http::refused(&answer, context(client, handshakes));
+    let failure =
+        refused.map_or_else(|| http_failure(Reason::HttpStatus, &format!("HTTP {status}")), Failure::from);
+    let body = body[..body.len().min(limits::DEAD_RESPONSE_BYTES)].to_vec();
+    let response = Some(queue::Response { status: status.as_u16(), body });
+    Err(Failure { retry_after, response, ..failure })
 }
 
 fn not_sendable(message: &str) -> Failure {
-    Failure {
-        layer: Layer::Http,
-        reason: Reason::HttpFailed,
-        refusal: Refusal::No,
-        message: message.to_owned(),
-        status: None,
-        retry_after: None,
-    }
+    http_failure(Reason::HttpFailed, message)
+}
+
+fn http_failure(reason: Reason, message: &str) -> Failure {
+    let (layer, refusal, message) = (Layer::Http, Refusal::No, message.to_owned());
+    Failure { layer, reason, refusal, message, retry_after: None, response: None }
 }
 
 /// What was seen of the connection. Whether it was a fresh one shows in the handshakes of the client: with
@@ -145,8 +152,12 @@ async fn drain(mut response: Response) -> Vec<u8> {
     first
 }
 
-/// RFC 9110, 10.2.3, in seconds.
-fn retry_after(response: &Response) -> Option<Duration> {
-    let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
-    value.trim().parse().ok().map(Duration::from_secs)
+/// RFC 9110, 10.2.3: seconds, or a date.
+fn retry_after(response: &Response, now: Timestamp) -> Option<Duration> {
+    let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let seconds = value.parse().ok().map(Duration::from_secs);
+    seconds.or_else(|| {
+        let date = Timestamp::try_from(httpdate::parse_http_date(value).ok()?).ok()?;
+        Duration::try_from(date.duration_since(now)).ok()
+    })
 }

@@ -1,14 +1,17 @@
 //! Events out: at least once, with the certificate that was asked for, or not at all.
 
+mod activity;
 mod attempt;
 mod authorizer;
 mod client;
+mod health;
 mod refused;
 mod retry;
 mod target;
 mod token;
 mod worker;
 
+pub use activity::{Activity, LastFailure, Snapshot, State};
 pub use attempt::Failure;
 pub use authorizer::Authorizer;
 pub use client::{Client, ClientError};

@@ -20,8 +20,8 @@ pub struct RetryPolicy {
 impl RetryPolicy {
     /// When the event is due again after its `failures`th failure (from 1), or `None` when it is given up.
     ///
-    /// `jitter` in 0..1 takes up to half of the delay away, so that events that failed together do not come
-    /// back together. `retry_after` is the server's wish, and a floor. The last attempt is at the very end of
+    /// `jitter` in 0..1 takes as much of the delay away (full jitter), so that events that failed together do not
+    /// come back together. `retry_after` is the server's wish, and a floor. The last attempt is at the very end of
     /// `max_age`, which counts from the first failure: an event that waited long for a certificate has all
     /// of it.
     pub(super) fn due_again(
@@ -33,7 +33,7 @@ impl RetryPolicy {
         jitter: f64,
     ) -> Option<Timestamp> {
         let end = failing_since.checked_add(self.max_age).ok().filter(|end| *end > now)?;
-        let delay = backoff(self.initial, self.max, failures).mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0);
+        let delay = backoff(self.initial, self.max, failures).mul_f64(1.0 - jitter.clamp(0.0, 1.0));
         let delay = delay.max(retry_after.unwrap_or_default().min(limits::RETRY_AFTER));
         Some(now.checked_add(delay).map_or(end, |due_at| due_at.min(end)))
     }
@@ -53,8 +53,8 @@ mod tests {
     }
 
     #[test]
-    fn jitter_takes_at_most_half() {
-        assert_eq!([0.0, 0.5, 1.0].map(|jitter| due(5, None, jitter, 0)), [Some(32), Some(24), Some(16)]);
+    fn jitter_takes_any_part_of_the_delay() {
+        assert_eq!([0.0, 0.5, 1.0].map(|jitter| due(5, None, jitter, 0)), [Some(32), Some(16), Some(0)]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What a worker is to do, and which certificate it presents first.
 
 use std::{
+    num::NonZeroU32,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -28,12 +29,27 @@ pub struct Target {
     pub timeout: Duration,
     /// Attempts under way at one time.
     pub max_in_flight: usize,
+    /// Attempts that may begin in a second.
+    pub rate: Option<NonZeroU32>,
     /// When a failed attempt is repeated.
     pub retry: RetryPolicy,
     /// What is added to each request.
     pub authorizer: Arc<Authorizer>,
+    /// Statuses that end an event: it would get them again.
+    pub non_retryable: Vec<u16>,
+    /// Of the webhook's spec: what an endpoint said holds for one.
+    pub generation: i64,
     /// The clients with the certificates that are loaded.
     pub clients: Arc<Clients>,
+}
+
+impl Target {
+    /// Whether this is the same endpoint with the same certificates and credentials, in an unchanged spec.
+    pub(super) fn is_as(&self, other: &Self) -> bool {
+        self.generation == other.generation
+            && Arc::ptr_eq(&self.clients, &other.clients)
+            && Arc::ptr_eq(&self.authorizer, &other.authorizer)
+    }
 }
 
 /// The clients of a webhook, a certificate each.

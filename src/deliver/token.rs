@@ -294,7 +294,7 @@ fn refused(what: &str) -> Failure {
 
 fn failed(reason: Reason, message: String) -> Failure {
     let (layer, refusal) = (Layer::Authorization, Refusal::No);
-    Failure { layer, reason, refusal, message, status: None, retry_after: None }
+    Failure { layer, reason, refusal, message, retry_after: None, response: None }
 }
 
 #[cfg(test)]

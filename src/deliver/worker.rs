@@ -1,30 +1,31 @@
-//! One worker a webhook: reads what is due, keeps as many attempts under way as it may, and settles each.
+//! One worker a webhook: claims what is due, keeps as many attempts under way as it may, and settles each.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-    time::Duration,
+use std::{collections::VecDeque, num::NonZeroU32, sync::Arc, time::Duration};
+
+use governor::{
+    DefaultDirectRateLimiter, Quota,
+    clock::{Clock as _, DefaultClock},
 };
-
 use jiff::Timestamp;
 use reqwest::StatusCode;
 use tokio::{
-    sync::{mpsc, watch},
-    task::{Id, JoinSet},
+    sync::{Notify, mpsc, watch},
+    task::JoinSet,
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Assignment, Client, Refused, Target,
+    Activity, Assignment, Client, LastFailure, Refused, State, Target,
     attempt::{Failure, attempt},
+    health::{Gate, Health, is_of_endpoint},
 };
 use crate::{
     clock::Clock,
     event::{Event, WebhookKey},
     limits,
     probe::{Layer, Refusal},
-    queue::{Due, Queue, Sequence, Settlement},
+    queue::{Cause, Claim, Queue, Settlement},
 };
 
 /// Delivers the events of one webhook.
@@ -37,8 +38,31 @@ pub struct Worker<Q, C> {
     stop: CancellationToken,
     /// Where refusals of a certificate are told.
     refusals: mpsc::Sender<Refused>,
-    /// Whether the certificate was valid when last looked at.
-    sends: bool,
+    /// What it is at.
+    activity: Arc<Activity>,
+    /// What the endpoint is like, as long as it is this one.
+    health: Health,
+    endpoint: Option<Arc<Target>>,
+    limiter: Option<(NonZeroU32, DefaultDirectRateLimiter)>,
+    /// Claimed, and not attempted yet.
+    ready: VecDeque<Claim>,
+    /// When more is to be claimed, once `ready` is used up.
+    claim_at: Option<Timestamp>,
+    attempts: JoinSet<Ended>,
+}
+
+/// How an attempt ended.
+struct Ended {
+    outcome: Outcome,
+    /// When the event is due again.
+    due_at: Option<Timestamp>,
+}
+
+enum Outcome {
+    Delivered,
+    /// The certificate has expired since the worker looked: nothing was sent, and nothing is counted.
+    NotTried,
+    Failed(Failure),
 }
 
 impl<Q: Queue, C: Clock + Clone> Worker<Q, C> {
@@ -50,70 +74,180 @@ impl<Q: Queue, C: Clock + Clone> Worker<Q, C> {
         clock: C,
         stop: CancellationToken,
         refusals: mpsc::Sender<Refused>,
+        activity: Arc<Activity>,
     ) -> Self {
-        Self { webhook, queue, assignment, clock, stop, refusals, sends: true }
+        let claim_at = Some(clock.now());
+        Self {
+            webhook,
+            queue,
+            assignment,
+            clock,
+            stop,
+            refusals,
+            activity,
+            health: Health::default(),
+            endpoint: None,
+            limiter: None,
+            ready: VecDeque::new(),
+            claim_at,
+            attempts: JoinSet::new(),
+        }
     }
 
     /// Works until it is stopped.
     pub async fn run(mut self) {
-        let appended = self.queue.appended(&self.webhook);
-        let mut ready: VecDeque<Due> = VecDeque::new();
-        let mut under_way: HashMap<Id, Sequence> = HashMap::new();
-        let mut attempts: JoinSet<Option<Timestamp>> = JoinSet::new();
-        // When the queue is to be read again, once `ready` is used up.
-        let mut read_at = Some(self.clock.now());
+        let appended: Arc<Notify> = self.queue.appended(&self.webhook);
         loop {
-            let target = self.target();
-            if let Some(target) = &target {
-                while attempts.len() < target.max_in_flight {
-                    if ready.is_empty() && read_at.is_some_and(|at| at <= self.clock.now()) {
-                        (ready, read_at) = self.read(under_way.values().copied().collect()).await;
-                    }
-                    let Some(due) = ready.pop_front() else { break };
-                    let sequence = due.sequence;
-                    let handle = attempts.spawn(self.delivery(target).run(due));
-                    under_way.insert(handle.id(), sequence);
-                }
-            }
-            let wakes_at = match target {
-                Some(target) if attempts.len() < target.max_in_flight && ready.is_empty() => read_at,
-                Some(_) => None,
+            let wakes_at = match self.target() {
+                Some(target) => self.begin_attempts(&target).await,
                 None => self.becomes_valid_at(),
             };
             let pause = wakes_at.map(|at| until(at, self.clock.now()));
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 changed = self.assignment.changed() => if changed.is_err() { break },
-                Some(joined) = attempts.join_next_with_id() => {
-                    let (id, due_at) = match joined {
-                        Ok((id, due_at)) => (id, due_at),
-                        // Its event is still in the queue: it is read again.
-                        Err(error) => {
-                            tracing::error!(webhook = %self.webhook, %error, "an attempt ended abnormally");
-                            (error.id(), Some(self.clock.now()))
-                        }
-                    };
-                    under_way.remove(&id);
-                    read_at = earliest(read_at, due_at);
+                Some(joined) = self.attempts.join_next() => match joined {
+                    Ok(ended) => self.ended(ended).await,
+                    Err(error) => {
+                        tracing::error!(webhook = %self.webhook, %error, "an attempt ended abnormally");
+                        // Its event is due again, and may do the same again.
+                        sleep(limits::QUEUE_RETRY).await;
+                    }
                 },
-                () = appended.notified() => read_at = Some(self.clock.now()),
+                () = appended.notified() => self.claim_at = Some(self.clock.now()),
                 () = sleep(pause.unwrap_or_default()), if pause.is_some() => {}
             }
         }
+        self.give_claims_back();
         // Let what is under way be settled; whoever waits for this has a bound, and what is not settled then is
         // sent again after the next start.
-        while attempts.join_next().await.is_some() {}
+        while self.attempts.join_next().await.is_some() {}
+    }
+
+    /// Begins what may begin now; returns when there may be more, unless something happens before.
+    async fn begin_attempts(&mut self, target: &Arc<Target>) -> Option<Timestamp> {
+        while self.attempts.len() < target.max_in_flight {
+            let gate = self.health.gate(self.clock.now());
+            if let Gate::Closed(until) = gate {
+                return until;
+            }
+            if self.ready.is_empty() && self.claim_at.is_some_and(|at| at <= self.clock.now()) {
+                self.claim(if gate == Gate::Trial { 1 } else { limits::CLAIM_EVENTS }).await;
+            }
+            if self.ready.is_empty() {
+                return self.claim_at;
+            }
+            if let Some(wait) = self.rate_limited(target.rate) {
+                return self.clock.now().checked_add(wait).ok();
+            }
+            let Some(claim) = self.ready.pop_front() else { continue };
+            if gate == Gate::Trial {
+                self.health.trial_begins();
+            }
+            self.attempts.spawn(self.delivery(target).run(claim));
+        }
+        None
+    }
+
+    /// How long the next attempt has to wait; takes a place where it need not.
+    fn rate_limited(&mut self, rate: Option<NonZeroU32>) -> Option<Duration> {
+        if self.limiter.as_ref().map(|(rate, _)| *rate) != rate {
+            self.limiter = rate.map(|rate| (rate, DefaultDirectRateLimiter::direct(Quota::per_second(rate))));
+        }
+        let (_, limiter) = self.limiter.as_ref()?;
+        let not_until = limiter.check().err()?;
+        Some(not_until.wait_time_from(DefaultClock::default().now()))
+    }
+
+    async fn ended(&mut self, Ended { outcome, due_at }: Ended) {
+        let now = self.clock.now();
+        self.claim_at = earliest(self.claim_at, due_at);
+        match outcome {
+            Outcome::NotTried => self.health.not_tried(now),
+            Outcome::Failed(failure) if failure.status() == Some(GONE) => {
+                tracing::warn!(webhook = %self.webhook, "holds: the endpoint says that it is gone (410)");
+                self.health.gone();
+            }
+            Outcome::Failed(failure) if is_of_endpoint(&failure) => {
+                let was_failing = self.health.is_failing();
+                if let Some(target) = &self.endpoint {
+                    self.health.failed(&failure, &target.retry, now, rand::random());
+                }
+                if self.health.is_failing() && !was_failing {
+                    let (layer, reason) = (failure.layer, failure.reason);
+                    tracing::warn!(webhook = %self.webhook, %layer, %reason, error = %failure, "the endpoint fails: only trials until it works");
+                }
+                self.give_up_what_is_too_old(&failure, now).await;
+            }
+            Outcome::Delivered | Outcome::Failed(_) => {
+                if self.health.works() {
+                    tracing::info!(webhook = %self.webhook, "the endpoint works again");
+                    // What failed while it did not work has no reason to wait.
+                    if let Err(error) = self.queue.bring_forward(&self.webhook, now).await {
+                        tracing::error!(webhook = %self.webhook, %error, "what waits could not be brought forward");
+                    }
+                }
+            }
+        }
+    }
+
+    /// An endpoint that has been failing for as long as an event is tried has failed all that waited as long:
+    /// one trial after the other would take too long to say so.
+    async fn give_up_what_is_too_old(&mut self, failure: &Failure, now: Timestamp) {
+        let Some(target) = &self.endpoint else { return };
+        let Ok(too_old) = now.checked_sub(target.retry.max_age) else { return };
+        if self.health.failing_since().is_none_or(|since| since > too_old) {
+            return;
+        }
+        self.give_claims_back();
+        let (reason, message) = (failure.reason.as_str().to_owned(), failure.message.clone());
+        let cause = Cause { reason, message, response: failure.response.clone() };
+        match self.queue.give_up(&self.webhook, too_old, now, cause).await {
+            Ok(0) => {}
+            Ok(events) => tracing::error!(webhook = %self.webhook, events, error = %failure, "given up"),
+            Err(error) => {
+                tracing::error!(webhook = %self.webhook, %error, "what is too old could not be given up");
+            }
+        }
+    }
+
+    /// What was claimed and not attempted is as if it had not been claimed.
+    fn give_claims_back(&mut self) {
+        let unused: Vec<_> = self.ready.drain(..).map(|claim| claim.sequence).collect();
+        self.queue.release(&self.webhook, &unused);
+        self.claim_at = Some(self.clock.now());
     }
 
     /// Where to send now: nowhere while on hold, nor with a certificate that is not valid.
     fn target(&mut self) -> Option<Arc<Target>> {
-        let assignment = self.assignment.borrow_and_update();
-        let Assignment::Deliver(target) = &*assignment else { return None };
-        let valid = !target.clients.order(self.clock.now()).is_empty();
-        if std::mem::replace(&mut self.sends, valid) && !valid {
-            tracing::warn!(webhook = %self.webhook, "holds: its certificate is not valid at this time");
+        let target = match &*self.assignment.borrow_and_update() {
+            Assignment::Deliver(target) => Arc::clone(target),
+            Assignment::Hold(reason) => {
+                let state = State::Holding(reason);
+                self.activity.note(|activity| activity.state = state);
+                return None;
+            }
+        };
+        // What the endpoint is like was seen with other certificates, or at another place.
+        let same = self.endpoint.as_ref().is_some_and(|before| before.is_as(&target));
+        if !same {
+            self.health = Health::default();
         }
-        valid.then(|| Arc::clone(target))
+        self.endpoint = Some(Arc::clone(&target));
+        let valid = !target.clients.order(self.clock.now()).is_empty();
+        let state = match self.health.failing_since() {
+            _ if !valid => State::Holding(NOT_VALID),
+            _ if self.health.is_gone() => State::Gone,
+            Some(since) if self.health.is_failing() => State::Failing { since },
+            _ => State::Delivering,
+        };
+        self.activity.note(|activity| {
+            if state == State::Holding(NOT_VALID) && activity.state != state {
+                tracing::warn!(webhook = %self.webhook, "holds: {NOT_VALID}");
+            }
+            activity.state = state;
+        });
+        valid.then_some(target)
     }
 
     /// When the certificate of a target becomes valid: a clock may lag behind the one that accepted it.
@@ -129,16 +263,37 @@ impl<Q: Queue, C: Clock + Clone> Worker<Q, C> {
             clock: self.clock.clone(),
             stop: self.stop.clone(),
             refusals: self.refusals.clone(),
+            activity: Arc::clone(&self.activity),
+            endpoint_fails_since: self.health.failing_since(),
         }
     }
 
-    async fn read(&self, except: Vec<Sequence>) -> (VecDeque<Due>, Option<Timestamp>) {
-        match self.queue.due(&self.webhook, self.clock.now(), except).await {
-            Ok(page) => (page.due.into(), page.next_due_at),
+    async fn claim(&mut self, at_most: usize) {
+        match self.queue.claim(&self.webhook, self.clock.now(), at_most).await {
+            Ok(page) => (self.ready, self.claim_at) = (page.claims.into(), page.next_due_at),
             Err(error) => {
                 tracing::error!(webhook = %self.webhook, %error, "the queue cannot be read");
-                (VecDeque::new(), self.clock.now().checked_add(limits::QUEUE_RETRY).ok())
+                self.claim_at = self.clock.now().checked_add(limits::QUEUE_RETRY).ok();
             }
+        }
+    }
+}
+
+const GONE: u16 = 410;
+
+const NOT_VALID: &str = "its certificate is not valid at this time";
+
+/// Gives a claim back that was not settled, however its attempt ends.
+struct Held<'a, Q: Queue> {
+    queue: Arc<Q>,
+    claim: &'a Claim,
+    is_settled: bool,
+}
+
+impl<Q: Queue> Drop for Held<'_, Q> {
+    fn drop(&mut self) {
+        if !self.is_settled {
+            self.queue.release(&self.claim.event.webhook, &[self.claim.sequence]);
         }
     }
 }
@@ -150,45 +305,72 @@ struct Delivery<Q, C> {
     clock: C,
     stop: CancellationToken,
     refusals: mpsc::Sender<Refused>,
+    activity: Arc<Activity>,
+    endpoint_fails_since: Option<Timestamp>,
 }
 
 impl<Q: Queue, C: Clock> Delivery<Q, C> {
-    /// One delivery and its settlement; returns when the event is due again.
-    async fn run(self, due: Due) -> Option<Timestamp> {
-        let event = &due.event;
-        let (webhook, id, failures) = (&event.webhook, event.id, due.failures + 1);
-        let settlement = match self.attempt(event).await {
-            // The certificate has expired since the worker looked: nothing was sent, and nothing is counted.
-            None => return Some(self.clock.now()),
+    /// One delivery and its settlement.
+    async fn run(self, claim: Claim) -> Ended {
+        let mut held = Held { queue: Arc::clone(&self.queue), claim: &claim, is_settled: false };
+        let attempted = self.attempt(&claim.event).await;
+        let at = self.clock.now();
+        let (settlement, outcome) = match attempted {
+            None => (None, Outcome::NotTried),
             Some(Ok(status)) => {
+                let (webhook, id) = (&claim.event.webhook, claim.event.id);
                 tracing::debug!(%webhook, %id, status = status.as_u16(), "delivered");
-                Settlement::Delivered
+                self.activity.note(|activity| activity.last_success = Some(at));
+                (Some(Settlement::Delivered { at }), Outcome::Delivered)
             }
             Some(Err(failure)) => {
-                let at = self.clock.now();
-                let since = due.failing_since.unwrap_or(at);
-                let (layer, reason) = (failure.layer, failure.reason);
-                let again =
-                    self.target.retry.due_again(since, at, failures, failure.retry_after, rand::random());
-                if let Some(due_at) = again {
-                    tracing::warn!(%webhook, %id, %layer, %reason, error = %failure, failures, again = %due_at, "not delivered");
-                    Settlement::Retry { at, due_at }
-                } else {
-                    tracing::error!(%webhook, %id, %layer, %reason, error = %failure, failures, "given up");
-                    Settlement::Dead { at, reason: format!("{reason}: {failure}") }
-                }
+                self.activity.note(|activity| activity.last_failure = Some(LastFailure::new(&failure, at)));
+                (self.settlement(&claim, &failure, at), Outcome::Failed(failure))
             }
         };
-        let again = if let Settlement::Retry { due_at, .. } = settlement { Some(due_at) } else { None };
-        // Until this is on disk the event stays under way, so that it is not sent twice by one program.
-        while let Err(error) = self.queue.settle(due.sequence, settlement.clone()).await {
+        let due_at = match &settlement {
+            Some(Settlement::Retry { due_at, .. }) => Some(*due_at),
+            Some(_) => None,
+            None => Some(at),
+        };
+        if let Some(settlement) = settlement {
+            self.settle(&claim, settlement).await;
+            held.is_settled = true;
+        }
+        Ended { outcome, due_at }
+    }
+
+    /// What becomes of an event after a failure; `None` where it is as if it had not been tried.
+    fn settlement(&self, claim: &Claim, failure: &Failure, at: Timestamp) -> Option<Settlement> {
+        let (webhook, id, failures) = (&claim.event.webhook, claim.event.id, claim.failures + 1);
+        let (layer, reason) = (failure.layer, failure.reason);
+        if failure.status() == Some(GONE) {
+            return None;
+        }
+        // While the endpoint fails as a whole, so does all that waits for it.
+        let waited = self.endpoint_fails_since.map_or(at, |since| since.max(claim.event.accepted_at));
+        let since = claim.failing_since.unwrap_or(waited.min(at));
+        let again = self.target.retry.due_again(since, at, failures, failure.retry_after, rand::random());
+        let refused = failure.status().is_some_and(|status| self.target.non_retryable.contains(&status));
+        if let Some(due_at) = again.filter(|_| !refused) {
+            tracing::warn!(%webhook, %id, %layer, %reason, error = %failure, failures, again = %due_at, "not delivered");
+            return Some(Settlement::Retry { since, due_at });
+        }
+        tracing::error!(%webhook, %id, %layer, %reason, error = %failure, failures, "given up");
+        let (reason, message) = (reason.as_str().to_owned(), failure.message.clone());
+        Some(Settlement::Dead { at, cause: Cause { reason, message, response: failure.response.clone() } })
+    }
+
+    /// Until this is on disk the event stays claimed, so that it is not sent twice by one program.
+    async fn settle(&self, claim: &Claim, settlement: Settlement) {
+        let (webhook, id) = (&claim.event.webhook, claim.event.id);
+        while let Err(error) = self.queue.settle(webhook, claim.sequence, settlement.clone()).await {
             tracing::error!(%webhook, %id, %error, "what became of an event could not be recorded");
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 () = sleep(limits::QUEUE_RETRY) => {}
             }
         }
-        again
     }
 
     /// Tries the loaded certificates in turn, for as long as the endpoint refuses them: together they are one
@@ -233,13 +415,15 @@ impl<Q: Queue, C: Clock> Delivery<Q, C> {
     fn report(&self, event: &Event, refused: &Client, failure: &Failure, taken: Option<&Arc<Client>>) {
         let fingerprint = |client: &Client| client.identity().map(|facts| facts.fingerprint_sha256.clone());
         let Some(fingerprint_sha256) = fingerprint(refused) else { return };
-        let _ = self.refusals.try_send(Refused {
+        let refused = Refused {
             webhook: event.webhook.clone(),
             fingerprint_sha256,
             taken_fingerprint_sha256: taken.and_then(|client| fingerprint(client)),
             message: failure.message.clone(),
             at: self.clock.now(),
-        });
+        };
+        self.activity.note(|activity| activity.refused = Some(refused.clone()));
+        let _ = self.refusals.try_send(refused);
     }
 }
 

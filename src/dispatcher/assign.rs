@@ -1,6 +1,6 @@
 //! What a worker is to do, from a webhook and its Secret of identities. Pure: every way to fail holds.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, num::NonZeroU32, sync::Arc};
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
@@ -112,12 +112,15 @@ fn target(
         url: webhook.spec.endpoint.url.parse().map_err(|_| Unusable::Url)?,
         timeout: webhook.spec.endpoint.timeout(),
         max_in_flight: usize::try_from(delivery.max_in_flight).unwrap_or(1).max(1),
+        rate: delivery.rate_limit_per_second.and_then(|rate| NonZeroU32::new(rate.try_into().ok()?)),
         retry: RetryPolicy {
             initial: delivery.retry.initial(),
             max: delivery.retry.max(),
             max_age: delivery.retry.max_age(),
         },
         authorizer,
+        non_retryable: statuses(&delivery.retry.non_retryable_status_codes),
+        generation: webhook.metadata.generation.unwrap_or_default(),
         clients,
     }))
 }
@@ -157,6 +160,10 @@ fn authorizer(
         }
         _ => Ok(Arc::new(Authorizer::new(credentials, trust)?)),
     }
+}
+
+fn statuses(codes: &[i32]) -> Vec<u16> {
+    codes.iter().filter_map(|code| u16::try_from(*code).ok()).collect()
 }
 
 fn trust<'a>(webhook: &OutboundWebhook, get: impl Fn(&str) -> Option<&'a [u8]>) -> Result<Trust, Unusable> {

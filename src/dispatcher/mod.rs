@@ -6,10 +6,11 @@ mod assign;
 mod registry;
 mod report;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
 use futures::StreamExt as _;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, Client,
@@ -18,12 +19,17 @@ use kube::{
         watcher::{self, Event, watcher},
     },
 };
-use tokio::{net::TcpListener, sync::mpsc};
+use tokio::{
+    net::TcpListener,
+    sync::mpsc,
+    task::JoinSet,
+    time::{MissedTickBehavior, interval},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::v1alpha1::{IDENTITIES_SELECTOR, OutboundWebhook},
-    clock::SystemClock,
+    clock::{Clock as _, SystemClock},
     credentials::CREDENTIALS,
     event::WebhookKey,
     identity::{Slot, TRUSTED},
@@ -32,6 +38,10 @@ use crate::{
     queue::{Embedded, Queue as _, QueueError},
 };
 use registry::Registry;
+use report::Board;
+
+/// As jiff reads it.
+const DELETED_RETENTION: &str = "1h";
 
 /// What the dispatcher is told.
 #[derive(Args, Clone, Debug)]
@@ -42,6 +52,9 @@ pub struct Options {
     /// Where events are taken
     #[arg(long, env = "POSTRIDER_LISTEN", default_value = "127.0.0.1:8087", value_name = "ADDRESS")]
     pub listen: SocketAddr,
+    /// How long the events of a deleted webhook wait for its return
+    #[arg(long, env = "POSTRIDER_DELETED_RETENTION", default_value = DELETED_RETENTION, value_name = "DURATION")]
+    pub deleted_retention: SignedDuration,
     /// Serve the webhooks of this namespace only
     #[arg(long, env = "POSTRIDER_NAMESPACE", value_name = "NAME")]
     pub namespace: Option<String>,
@@ -80,15 +93,18 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
     let address = listener.local_addr().map_err(listen)?;
 
     let (refusals, refused) = mpsc::channel(limits::REFUSALS);
-    let reporting = tokio::spawn(report::run(client.clone(), refused));
-    let registry = Registry::new(Arc::clone(&queue), SystemClock, stop.clone(), refusals);
+    let board = Arc::new(Board::default());
+    let mut reporting = JoinSet::new();
+    reporting.spawn(report::refusals(client.clone(), refused));
+    reporting.spawn(report::statuses(client.clone(), Arc::clone(&queue), Arc::clone(&board), SystemClock));
+    let registry = Registry::new(Arc::clone(&queue), SystemClock, stop.clone(), refusals, board);
     let ingest = Ingest { queue: Arc::clone(&queue), webhooks: registry.known(), clock: SystemClock };
-    let watching = tokio::spawn(watch(client, options.namespace, registry, stop.clone()));
+    let watching = tokio::spawn(watch(client, options, registry, Arc::clone(&queue), stop.clone()));
     tracing::info!(%address, "takes events");
     ingest::serve(listener, ingest, stop).await;
     let _ = watching.await;
     // The workers are gone, and so is who could tell it something. A word that it cannot write now is lost.
-    reporting.abort();
+    drop(reporting);
     queue.close().await;
     Ok(())
 }
@@ -96,12 +112,18 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
 /// Feeds the registry from two watches; ends its workers when it ends.
 async fn watch(
     client: Client,
-    namespace: Option<String>,
+    options: Options,
     mut registry: Registry<Embedded, SystemClock>,
+    queue: Arc<Embedded>,
     stop: CancellationToken,
 ) {
-    let webhooks: Api<OutboundWebhook> = kubernetes::scoped(&client, namespace.as_deref());
-    let secrets: Api<Secret> = kubernetes::scoped(&client, namespace.as_deref());
+    let namespace = options.namespace.as_deref();
+    let webhooks: Api<OutboundWebhook> = kubernetes::scoped(&client, namespace);
+    let secrets: Api<Secret> = kubernetes::scoped(&client, namespace);
+    let names = registry.known();
+    let retention = Duration::try_from(options.deleted_retention).unwrap_or_default();
+    let mut expiry = interval(limits::EXPIRY.min(retention.max(Duration::from_secs(1))));
+    expiry.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (webhook_store, webhook_writer) = reflector::store();
     let (secret_store, secret_writer) = reflector::store();
     let mut webhooks = watcher(webhooks, watcher::Config::default())
@@ -120,6 +142,11 @@ async fn watch(
             () = stop.cancelled() => break,
             Some(event) = webhooks.next() => touched(event, &mut webhooks_read, "webhooks"),
             Some(event) = secrets.next() => touched(event, &mut secrets_read, "identities"),
+            // Only once it is known which webhooks there are.
+            _ = expiry.tick(), if webhooks_read && secrets_read => {
+                expire(&queue, namespace, names.all(), options.deleted_retention).await;
+                Touched::Nothing
+            }
         };
         if !(webhooks_read && secrets_read) {
             continue;
@@ -131,6 +158,34 @@ async fn watch(
         }
     }
     registry.finish().await;
+}
+
+/// Drops what nobody is going to have, and says so.
+async fn expire(
+    queue: &Embedded,
+    namespace: Option<&str>,
+    there: Vec<WebhookKey>,
+    retention: SignedDuration,
+) {
+    let now = SystemClock.now();
+    let before = |kept: SignedDuration| now.checked_sub(kept).unwrap_or(Timestamp::MIN);
+    let dead_kept = SignedDuration::try_from(limits::DEAD_KEPT).unwrap_or(SignedDuration::MAX);
+    let expired = match queue.present(namespace.map(str::to_owned), there, now).await {
+        Ok(()) => queue.expire(before(retention), before(dead_kept)).await,
+        Err(error) => Err(error),
+    };
+    match expired {
+        Ok(expired) => {
+            for (webhook, dropped) in expired.gone {
+                let (pending, dead) = (dropped.pending.events, dropped.dead.events);
+                tracing::warn!(%webhook, pending, dead, "the events of a deleted webhook are dropped: it has not come back");
+            }
+            if expired.dead > 0 {
+                tracing::warn!(events = expired.dead, "events that were given up long ago are dropped");
+            }
+        }
+        Err(error) => tracing::error!(%error, "the queue could not be cleared of what has expired"),
+    }
 }
 
 /// Anybody can put our labels on a Secret; what is kept in memory is what a webhook's own has to say.

@@ -16,9 +16,10 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Identified as _,
     assign::{Built, assign},
+    report::Board,
 };
 use crate::{
-    api::v1alpha1::OutboundWebhook,
+    api::v1alpha1::{Ordering, OutboundWebhook},
     clock::Clock,
     deliver::{Assignment, Refused, Worker},
     event::WebhookKey,
@@ -26,16 +27,30 @@ use crate::{
     queue::Queue,
 };
 
-/// Which webhooks there are: what ingest reads. `None` until the first time they have all been read.
+/// Which webhooks there are, and whether their events are ordered: what ingest reads. `None` until the first time
+/// they have all been read.
 #[derive(Debug, Default)]
-pub(super) struct Names(RwLock<Option<HashSet<WebhookKey>>>);
+pub(super) struct Names(RwLock<Option<HashMap<WebhookKey, bool>>>);
+
+impl Names {
+    fn change(&self, change: impl FnOnce(&mut HashMap<WebhookKey, bool>)) {
+        if let Some(names) = &mut *self.0.write().unwrap_or_else(PoisonError::into_inner) {
+            change(names);
+        }
+    }
+
+    /// All of them.
+    pub(super) fn all(&self) -> Vec<WebhookKey> {
+        let names = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        names.iter().flat_map(HashMap::keys).cloned().collect()
+    }
+}
 
 impl Webhooks for Names {
     fn knows(&self, webhook: &WebhookKey) -> Known {
         match &*self.0.read().unwrap_or_else(PoisonError::into_inner) {
             None => Known::NotYet,
-            Some(names) if names.contains(webhook) => Known::Yes,
-            Some(_) => Known::No,
+            Some(names) => names.get(webhook).map_or(Known::No, |ordered| Known::Yes { ordered: *ordered }),
         }
     }
 
@@ -56,6 +71,7 @@ pub(super) struct Registry<Q, C> {
     stop: CancellationToken,
     refusals: mpsc::Sender<Refused>,
     names: Arc<Names>,
+    board: Arc<Board>,
     running: HashMap<WebhookKey, Running>,
     workers: JoinSet<()>,
 }
@@ -66,6 +82,7 @@ impl<Q: Queue, C: Clock + Clone> Registry<Q, C> {
         clock: C,
         stop: CancellationToken,
         refusals: mpsc::Sender<Refused>,
+        board: Arc<Board>,
     ) -> Self {
         Self {
             queue,
@@ -73,6 +90,7 @@ impl<Q: Queue, C: Clock + Clone> Registry<Q, C> {
             stop,
             refusals,
             names: Arc::default(),
+            board,
             running: HashMap::new(),
             workers: JoinSet::new(),
         }
@@ -86,7 +104,7 @@ impl<Q: Queue, C: Clock + Clone> Registry<Q, C> {
     pub(super) fn sync_all(&mut self, webhooks: &Store<OutboundWebhook>, secrets: &Store<Secret>) {
         let present: HashSet<_> = webhooks.state().iter().filter_map(|webhook| webhook.webhook()).collect();
         let gone: Vec<_> = self.running.keys().filter(|key| !present.contains(key)).cloned().collect();
-        *self.names.0.write().unwrap_or_else(PoisonError::into_inner) = Some(present.clone());
+        self.names.0.write().unwrap_or_else(PoisonError::into_inner).get_or_insert_default();
         for key in present.iter().chain(&gone) {
             self.sync(key, webhooks, secrets);
         }
@@ -100,7 +118,11 @@ impl<Q: Queue, C: Clock + Clone> Registry<Q, C> {
         secrets: &Store<Secret>,
     ) {
         // Workers that have ended are reaped as others change.
-        while self.workers.try_join_next().is_some() {}
+        while let Some(ended) = self.workers.try_join_next() {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a worker ended abnormally");
+            }
+        }
         let webhook = webhooks.get(&ObjectRef::new(&key.name).within(&key.namespace));
         let Some(webhook) = webhook.filter(|webhook| webhook.metadata.deletion_timestamp.is_none()) else {
             self.end(key);
@@ -112,24 +134,28 @@ impl<Q: Queue, C: Clock + Clone> Registry<Q, C> {
             let (assignment, receiver) = watch::channel(Assignment::Hold("starting"));
             let stop = self.stop.child_token();
             let (queue, clock) = (Arc::clone(&self.queue), self.clock.clone());
-            let worker =
-                Worker::new(key.clone(), queue, receiver, clock, stop.clone(), self.refusals.clone());
+            let activity = self.board.add(key, &webhook);
+            let (stop_worker, refusals) = (stop.clone(), self.refusals.clone());
+            let worker = Worker::new(key.clone(), queue, receiver, clock, stop_worker, refusals, activity);
             self.workers.spawn(worker.run());
             Running { assignment, built: None, stop }
         });
         let assignment = assign(&webhook, secret.as_deref(), &mut running.built);
         report(key, &running.assignment.borrow(), &assignment);
         running.assignment.send_replace(assignment);
-        if let Some(names) = &mut *self.names.0.write().unwrap_or_else(PoisonError::into_inner) {
-            names.insert(key.clone());
-        }
+        let delivery = webhook.spec.delivery.as_ref();
+        let ordered = delivery.is_some_and(|delivery| delivery.ordering == Ordering::ByKey);
+        self.names.change(|names| {
+            names.insert(key.clone(), ordered);
+        });
     }
 
-    /// Its events stay in the queue: a webhook that is made again under the name goes on with them.
+    /// Its events stay in the queue for a while: a webhook that is made again under the name goes on with them.
     fn end(&mut self, key: &WebhookKey) {
-        if let Some(names) = &mut *self.names.0.write().unwrap_or_else(PoisonError::into_inner) {
+        self.names.change(|names| {
             names.remove(key);
-        }
+        });
+        self.board.remove(key);
         if let Some(running) = self.running.remove(key) {
             tracing::info!(webhook = %key, "gone");
             running.stop.cancel();

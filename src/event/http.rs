@@ -68,6 +68,7 @@ pub fn read(
         accepted_at: now,
         attributes,
         body,
+        key: None,
     };
     let events = if media_type.eq_ignore_ascii_case(STRUCTURED) {
         let fields = serde_json::from_slice(body).map_err(|_| NotAnEvent::Json("a CloudEvent in JSON"))?;

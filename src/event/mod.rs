@@ -35,4 +35,6 @@ pub struct Event {
     pub attributes: BTreeMap<String, String>,
     /// The data, as it came.
     pub body: Vec<u8>,
+    /// Where the webhook asks for order: events with the same key go out one at a time, as they came.
+    pub key: Option<String>,
 }

@@ -1,5 +1,6 @@
 //! Events in: HTTP, bounded, answered 202 once what came is on disk.
 
+mod dead_letters;
 mod server;
 
 use std::sync::Arc;
@@ -25,11 +26,17 @@ use crate::{
     queue::{Queue, QueueError},
 };
 
+/// The CloudEvents attribute (partitioning extension) by which events are ordered.
+const PARTITION_KEY: &str = "partitionkey";
+
 /// Whether a webhook may be sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Known {
     /// It exists.
-    Yes,
+    Yes {
+        /// Whether its events go out one at a time, those with the same key.
+        ordered: bool,
+    },
     /// It does not.
     No,
     /// The webhooks have not been read yet.
@@ -69,6 +76,7 @@ fn router<Q: Queue, W: Webhooks, C: Clock>(ingest: Arc<Ingest<Q, W, C>>) -> Rout
             "/v1/namespaces/{namespace}/outboundwebhooks/{name}/events",
             post(accept::<Q, W, C>).layer(DefaultBodyLimit::max(limits::EVENT_BYTES)),
         )
+        .merge(dead_letters::routes())
         .layer(GlobalConcurrencyLimitLayer::new(limits::INGEST_REQUESTS))
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, limits::INGEST_TIMEOUT))
         .route("/healthz", get(async || "ok"))
@@ -87,18 +95,28 @@ async fn accept<Q: Queue, W: Webhooks, C: Clock>(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Refused> {
     let webhook = WebhookKey { namespace, name };
-    match ingest.webhooks.knows(&webhook) {
-        Known::Yes => {}
-        Known::No => return Err(Refused::NoSuchWebhook(webhook)),
-        Known::NotYet => return Err(Refused::NotReady),
-    }
+    let ordered = known(&*ingest.webhooks, &webhook)?;
     let body = body.map_err(Refused::Body)?;
-    let events = http::read(&webhook, &headers, &body, ingest.clock.now())?;
+    let mut events = http::read(&webhook, &headers, &body, ingest.clock.now())?;
+    if ordered {
+        for event in &mut events {
+            event.key = event.attributes.get(PARTITION_KEY).cloned();
+        }
+    }
     let ids: Vec<_> = events.iter().map(|event| event.id).collect();
     if !events.is_empty() {
         ingest.queue.append(events).await?;
     }
     Ok((StatusCode::ACCEPTED, Json(json!({ "ids": ids }))).into_response())
+}
+
+/// Whether the events of a webhook are ordered by their key.
+fn known(webhooks: &impl Webhooks, webhook: &WebhookKey) -> Result<bool, Refused> {
+    match webhooks.knows(webhook) {
+        Known::Yes { ordered } => Ok(ordered),
+        Known::No => Err(Refused::NoSuchWebhook(webhook.clone())),
+        Known::NotYet => Err(Refused::NotReady),
+    }
 }
 
 /// Why nothing was taken.
@@ -114,31 +132,40 @@ enum Refused {
     NotAnEvent(#[from] http::NotAnEvent),
     #[error("{0}")]
     Queue(#[from] QueueError),
+    #[error("ids: must be UUIDs with commas between them")]
+    NotAnId,
+    #[error("ids: must be at most {} at one time", limits::DEAD_IDS)]
+    TooManyIds,
 }
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let status = match &self {
             Self::NoSuchWebhook(_) => StatusCode::NOT_FOUND,
-            Self::NotAnEvent(_) => StatusCode::BAD_REQUEST,
+            Self::NotAnEvent(_) | Self::NotAnId | Self::TooManyIds => StatusCode::BAD_REQUEST,
             Self::Body(rejection) => rejection.status(),
             Self::Queue(QueueError::Full) => StatusCode::TOO_MANY_REQUESTS,
-            Self::NotReady | Self::Queue(QueueError::Closed) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Queue(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Queue(QueueError::NoSpace) => StatusCode::INSUFFICIENT_STORAGE,
+            Self::NotReady | Self::Queue(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         let message = match (&self, status) {
             (_, StatusCode::PAYLOAD_TOO_LARGE) => {
                 format!("the body is larger than the limit of {} bytes", limits::EVENT_BYTES)
             }
             // What is wrong with our disk is for our log.
-            (Self::Queue(error), StatusCode::INTERNAL_SERVER_ERROR) => {
+            (Self::Queue(error), _) if !matches!(error, QueueError::Full | QueueError::Closed) => {
                 tracing::error!(%error, "an event could not be kept");
                 "the event could not be kept; send it again".to_owned()
             }
             _ => self.to_string(),
         };
         let mut response = (status, Json(json!({ "error": message }))).into_response();
-        if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+        let again = [
+            StatusCode::TOO_MANY_REQUESTS,
+            StatusCode::SERVICE_UNAVAILABLE,
+            StatusCode::INSUFFICIENT_STORAGE,
+        ];
+        if again.contains(&status) {
             response.headers_mut().insert(RETRY_AFTER, limits::INGEST_RETRY_AFTER_SECONDS.into());
         }
         response

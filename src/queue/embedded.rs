@@ -2,9 +2,13 @@
 //!
 //! One thread owns the connection that writes. It commits in one transaction all that gathered while the
 //! last commit ran, so a lone event waits for one fsync and a crowd shares it; removals ride in the same
-//! commits. Reads have a connection of their own and see committed rows only. Checkpoints run on a third,
-//! off the path of an append.
+//! commits. A second thread reads, committed rows only, and never waits for the first. Checkpoints run on a
+//! third, off the path of an append.
+//!
+//! Claims are in memory: nobody else has the file, and a program that has ended claims nothing any more.
 
+mod books;
+mod reader;
 mod writer;
 
 use std::{
@@ -15,26 +19,31 @@ use std::{
 };
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension as _, Row};
 use tokio::{
     sync::{Notify, mpsc, oneshot},
     task,
 };
 
-use super::{Due, Page, Queue, QueueError, Sequence, Settlement, schema};
+use super::{
+    Cause, Counts, DeadLetter, Expired, Filter, Page, Queue, QueueError, Sequence, Settlement, schema,
+};
 use crate::{
     event::{Event, WebhookKey},
     limits,
 };
-use writer::{Change, Request, Room, Writer};
+use books::Books;
+use reader::{Claimed, Read, Reader};
+use writer::{Change, GiveUp, Outcome, Room, Write, Writer};
 
 type Wakers = Mutex<HashMap<WebhookKey, Arc<Notify>>>;
 
 /// A queue in a directory of its own.
 #[derive(Debug)]
 pub struct Embedded {
-    requests: mpsc::Sender<Request>,
-    reader: Arc<Mutex<Connection>>,
+    writes: mpsc::Sender<Write>,
+    reads: mpsc::Sender<Read>,
+    books: Arc<Books>,
+    claimed: Arc<Claimed>,
     wakers: Arc<Wakers>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     /// Held for as long as the queue is open.
@@ -44,6 +53,10 @@ pub struct Embedded {
 impl Embedded {
     /// Opens the queue in `directory`, which is made if it is missing.
     pub fn open(directory: &Path) -> Result<Self, QueueError> {
+        Self::open_with(directory, Room::default())
+    }
+
+    fn open_with(directory: &Path, room: Room) -> Result<Self, QueueError> {
         let directory_error = |error| QueueError::Directory(Arc::new(error));
         fs::create_dir_all(directory).map_err(directory_error)?;
         let lock = File::create(directory.join("lock")).map_err(directory_error)?;
@@ -53,50 +66,111 @@ impl Embedded {
             Err(TryLockError::Error(error)) => return Err(directory_error(error)),
         }
         let path = directory.join("queue.db");
-        let (requests, received) = mpsc::channel(limits::QUEUE_REQUESTS);
-        let wakers = Arc::new(Wakers::default());
-        let (writer, checkpointer) = (
-            Writer::new(schema::open_writer(&path)?, Arc::clone(&wakers), Room::default())?,
-            schema::open_beside(&path)?,
-        );
-        let reader = schema::open_beside(&path)?;
-        Ok(Self {
-            requests,
-            reader: Arc::new(Mutex::new(reader)),
-            wakers,
-            threads: Mutex::new(writer.start(received, checkpointer)),
-            _lock: lock,
-        })
+        let (writes, to_write) = mpsc::channel(limits::QUEUE_REQUESTS);
+        let (reads, to_read) = mpsc::channel(limits::QUEUE_REQUESTS);
+        let connection = schema::open_writer(&path)?;
+        let books = Arc::new(Books::read(&connection)?);
+        let (claimed, wakers) = (Arc::default(), Arc::default());
+        let reader = Reader::new(schema::open_beside(&path)?, Arc::clone(&books), Arc::clone(&claimed));
+        let mut threads = Writer::new(connection, Arc::clone(&books), Arc::clone(&wakers), room)
+            .start(to_write, schema::open_beside(&path)?);
+        threads.push(reader.start(to_read));
+        Ok(Self { writes, reads, books, claimed, wakers, threads: Mutex::new(threads), _lock: lock })
     }
 
-    async fn request(&self, change: Change) -> Result<(), QueueError> {
+    async fn write(&self, change: Change) -> Result<Outcome, QueueError> {
         let (reply, answer) = oneshot::channel();
-        self.requests.send(Request::Change { change, reply }).await.map_err(|_| QueueError::Closed)?;
+        self.writes.send(Write::Change { change, reply }).await.map_err(|_| QueueError::Closed)?;
+        answer.await.map_err(|_| QueueError::Closed)?
+    }
+
+    async fn read<T>(
+        &self,
+        read: impl FnOnce(oneshot::Sender<Result<T, QueueError>>) -> Read,
+    ) -> Result<T, QueueError> {
+        let (reply, answer) = oneshot::channel();
+        self.reads.send(read(reply)).await.map_err(|_| QueueError::Closed)?;
         answer.await.map_err(|_| QueueError::Closed)?
     }
 }
 
 impl Queue for Embedded {
     async fn append(&self, events: Vec<Event>) -> Result<(), QueueError> {
-        self.request(Change::Append(events)).await
+        self.write(Change::Append(events)).await.map(drop)
     }
 
-    async fn due(
+    async fn claim(&self, webhook: &WebhookKey, now: Timestamp, at_most: usize) -> Result<Page, QueueError> {
+        let webhook = webhook.clone();
+        self.read(|reply| Read::Claim { webhook, now, at_most, reply }).await
+    }
+
+    fn release(&self, webhook: &WebhookKey, claims: &[Sequence]) {
+        self.claimed.release(webhook, claims);
+        self.appended(webhook).notify_one();
+    }
+
+    async fn settle(
         &self,
         webhook: &WebhookKey,
-        now: Timestamp,
-        except: Vec<Sequence>,
-    ) -> Result<Page, QueueError> {
-        let (reader, webhook) = (Arc::clone(&self.reader), webhook.clone());
-        task::spawn_blocking(move || {
-            read_due(&reader.lock().unwrap_or_else(PoisonError::into_inner), &webhook, now, &except)
-        })
-        .await
-        .map_err(|_| QueueError::Closed)?
+        claim: Sequence,
+        settlement: Settlement,
+    ) -> Result<(), QueueError> {
+        self.write(Change::Settle { webhook: webhook.clone(), sequence: claim, settlement }).await?;
+        self.claimed.release(webhook, &[claim]);
+        Ok(())
     }
 
-    async fn settle(&self, sequence: Sequence, settlement: Settlement) -> Result<(), QueueError> {
-        self.request(Change::Settle { sequence, settlement }).await
+    async fn give_up(
+        &self,
+        webhook: &WebhookKey,
+        taken_before: Timestamp,
+        at: Timestamp,
+        cause: Cause,
+    ) -> Result<u64, QueueError> {
+        let (settlement, claimed) = (Settlement::Dead { at, cause }, self.claimed.of(webhook));
+        let wanted = GiveUp { webhook: webhook.clone(), taken_before, settlement, claimed };
+        self.write(Change::GiveUp(Box::new(wanted))).await.map(Outcome::count)
+    }
+
+    async fn bring_forward(&self, webhook: &WebhookKey, now: Timestamp) -> Result<(), QueueError> {
+        self.write(Change::BringForward { webhook: webhook.clone(), now }).await.map(drop)
+    }
+
+    fn counts(&self, webhook: &WebhookKey) -> Counts {
+        self.books.counts(webhook)
+    }
+
+    async fn dead(
+        &self,
+        webhook: &WebhookKey,
+        filter: Filter,
+        after: Sequence,
+        at_most: usize,
+    ) -> Result<Vec<DeadLetter>, QueueError> {
+        let webhook = webhook.clone();
+        self.read(|reply| Read::Dead { webhook, filter, after, at_most, reply }).await
+    }
+
+    async fn replay(&self, webhook: &WebhookKey, filter: Filter, now: Timestamp) -> Result<u64, QueueError> {
+        let change = Change::Replay { webhook: webhook.clone(), filter, now };
+        self.write(change).await.map(Outcome::count)
+    }
+
+    async fn remove_dead(&self, webhook: &WebhookKey, filter: Filter) -> Result<u64, QueueError> {
+        self.write(Change::RemoveDead { webhook: webhook.clone(), filter }).await.map(Outcome::count)
+    }
+
+    async fn present(
+        &self,
+        namespace: Option<String>,
+        webhooks: Vec<WebhookKey>,
+        now: Timestamp,
+    ) -> Result<(), QueueError> {
+        self.write(Change::Present { namespace, webhooks, now }).await.map(drop)
+    }
+
+    async fn expire(&self, gone_before: Timestamp, dead_before: Timestamp) -> Result<Expired, QueueError> {
+        self.write(Change::Expire { gone_before, dead_before }).await.map(Outcome::expired)
     }
 
     fn appended(&self, webhook: &WebhookKey) -> Arc<Notify> {
@@ -106,70 +180,12 @@ impl Queue for Embedded {
 
     async fn close(&self) {
         // What was sent before this is committed first: the channel keeps its order.
-        let _ = self.requests.send(Request::Close).await;
+        let _ = self.writes.send(Write::Close).await;
+        let _ = self.reads.send(Read::Close).await;
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         let _ =
             task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join()))).await;
     }
-}
-
-fn read_due(
-    reader: &Connection,
-    webhook: &WebhookKey,
-    now: Timestamp,
-    except: &[Sequence],
-) -> Result<Page, QueueError> {
-    let id: Option<i64> = reader
-        .prepare_cached("SELECT id FROM webhook WHERE namespace = ?1 AND name = ?2")?
-        .query_row((&webhook.namespace, &webhook.name), |row| row.get(0))
-        .optional()?;
-    let Some(id) = id else { return Ok(Page::default()) };
-
-    let now_ms = now.as_millisecond();
-    let mut statement = reader.prepare_cached(
-        "SELECT sequence, id, accepted_ms, failing_ms, failures, attributes, body FROM event
-         WHERE webhook = ?1 AND due_ms <= ?2 AND dead_ms IS NULL ORDER BY due_ms, sequence",
-    )?;
-    let mut rows = statement.query((id, now_ms))?;
-    let (mut page, mut bytes) = (Page::default(), 0);
-    while let Some(row) = rows.next()? {
-        if except.contains(&row.get(0)?) {
-            continue;
-        }
-        if page.due.len() == limits::READ_AHEAD_EVENTS || bytes > limits::READ_AHEAD_BYTES {
-            page.next_due_at = Some(now);
-            return Ok(page);
-        }
-        let due = read_row(row, webhook)?;
-        bytes += due.event.body.len();
-        page.due.push(due);
-    }
-    let next_ms: Option<i64> = reader
-        .prepare_cached(
-            "SELECT min(due_ms) FROM event WHERE webhook = ?1 AND due_ms > ?2 AND dead_ms IS NULL",
-        )?
-        .query_row((id, now_ms), |row| row.get(0))?;
-    page.next_due_at = next_ms.and_then(|ms| Timestamp::from_millisecond(ms).ok());
-    Ok(page)
-}
-
-fn read_row(row: &Row<'_>, webhook: &WebhookKey) -> Result<Due, rusqlite::Error> {
-    let time = |ms| Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH);
-    let attributes: String = row.get(5)?;
-    Ok(Due {
-        sequence: row.get(0)?,
-        failures: row.get(4)?,
-        failing_since: row.get::<_, Option<i64>>(3)?.map(time),
-        event: Event {
-            id: row.get::<_, [u8; 16]>(1).map(uuid::Uuid::from_bytes)?,
-            webhook: webhook.clone(),
-            accepted_at: time(row.get(2)?),
-            attributes: serde_json::from_str(&attributes).map_err(|error| {
-                rusqlite::Error::FromSqlConversionFailure(5, rusqlite::types::Type::Text, Box::new(error))
-            })?,
-            body: row.get(6)?,
-        },
-    })
 }
 
 #[cfg(test)]

@@ -55,6 +55,7 @@ async fn defaults_are_filled_in(cluster: Arc<Cluster>) {
             "endpoint": { "url": "https://partner.example/hooks?a=1", "timeoutSeconds": 10 },
             "delivery": {
                 "maxInFlight": 16,
+                "ordering": "None",
                 "retry": { "initialSeconds": 1, "maxSeconds": 600, "maxAgeSeconds": 259_200 },
             },
             "suspend": false,
@@ -85,6 +86,11 @@ async fn each_rule_refuses_with_its_message(cluster: Arc<Cluster>) {
     refused(&namespace, &initial, "initialSeconds must not be above maxSeconds").await;
     let age = retry(json!({ "maxSeconds": 600, "maxAgeSeconds": 60 }));
     refused(&namespace, &age, "maxSeconds must not be above maxAgeSeconds").await;
+
+    let gone = retry(json!({ "nonRetryableStatusCodes": [400, 410] }));
+    refused(&namespace, &gone, "must not hold 410").await;
+    let success = retry(json!({ "nonRetryableStatusCodes": [204] }));
+    refused(&namespace, &success, "should be greater than or equal to 400").await;
 
     refused_headers(&namespace).await;
     refused_authorizations(&namespace).await;

@@ -14,6 +14,7 @@ mod authorization;
 mod controller;
 mod crd;
 mod delivery;
+mod delivery_policy;
 mod harness_selftest;
 mod probe;
 mod probe_failures;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         controller::tests(),
         delivery::tests(),
         authorization::tests(),
+        delivery_policy::tests(),
         rotation::tests(),
         probe::tests(),
         probe_failures::tests(),

@@ -148,12 +148,18 @@ impl Scene {
 
     /// A dispatcher of this namespace, with a queue of its own, that is ready.
     pub(crate) async fn dispatcher(&self) -> Dispatcher {
-        Dispatcher::start(&self.cluster, self.namespace.name(), Arc::new(tempfile::tempdir().unwrap())).await
+        self.dispatcher_with(&[]).await
+    }
+
+    /// With more arguments.
+    pub(crate) async fn dispatcher_with(&self, arguments: &[&str]) -> Dispatcher {
+        let queue = Arc::new(tempfile::tempdir().unwrap());
+        Dispatcher::start(&self.cluster, self.namespace.name(), queue, arguments).await
     }
 
     /// One that goes on with the queue of another, which has ended.
     pub(crate) async fn dispatcher_again(&self, before: &Dispatcher) -> Dispatcher {
-        Dispatcher::start(&self.cluster, self.namespace.name(), Arc::clone(&before.queue)).await
+        Dispatcher::start(&self.cluster, self.namespace.name(), Arc::clone(&before.queue), &[]).await
     }
 }
 
@@ -235,6 +241,23 @@ impl Poster {
         let url = format!("{}/outboundwebhooks/{webhook}/events", self.url);
         self.http.post(url).header("postrider-event-type", "order.paid").body(body.to_owned()).send().await
     }
+
+    /// A CloudEvent with a key to order it by; it has to be taken.
+    pub(crate) async fn post_with_key(&self, webhook: &str, key: &str, body: &str) {
+        let url = format!("{}/outboundwebhooks/{webhook}/events", self.url);
+        let event = self.http.post(url).header("ce-specversion", "1.0").header("ce-id", body);
+        let event = event.header("ce-source", "/shop").header("ce-type", "order.paid");
+        let response = event.header("ce-partitionkey", key).body(body.to_owned()).send().await.unwrap();
+        assert_eq!(response.status(), 202);
+    }
+
+    /// Asks for dead letters, or that something be done with them; `path` follows `deadletters`.
+    pub(crate) async fn dead_letters(&self, method: &str, webhook: &str, path: &str) -> Value {
+        let url = format!("{}/outboundwebhooks/{webhook}/deadletters{path}", self.url);
+        let response = self.http.request(method.parse().unwrap(), url).send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        serde_json::from_slice(&response.bytes().await.unwrap()).unwrap()
+    }
 }
 
 /// The id in the body of a 202.
@@ -244,10 +267,16 @@ pub(crate) async fn id_of(response: reqwest::Response) -> reqwest::Result<String
 }
 
 impl Dispatcher {
-    async fn start(cluster: &Cluster, namespace: &str, queue: Arc<tempfile::TempDir>) -> Self {
+    async fn start(
+        cluster: &Cluster,
+        namespace: &str,
+        queue: Arc<tempfile::TempDir>,
+        arguments: &[&str],
+    ) -> Self {
         let process = Program::postrider("dispatcher")
             .args(["--namespace", namespace, "--listen", "127.0.0.1:0", "--queue"])
             .args([queue.path()])
+            .args(arguments)
             .env("KUBECONFIG", kubeconfig_of(cluster, "dispatcher").await)
             .start();
         let line = process.line_with("takes events").await;

@@ -120,6 +120,7 @@ async fn prove(cluster: Arc<Cluster>, arguments: &Arguments) -> Result<bool, Str
                 failures.push(format!("{}: {id} of {at} is {found}", partner.name()));
             }
         }
+        failures.push(world.programs.dispatcher_says().await);
     }
     for partner in &world.partners {
         partner.receiver.stop().await;

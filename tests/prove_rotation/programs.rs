@@ -24,6 +24,9 @@ use crate::harness::{
     process::{Process, Program},
 };
 
+/// Of a log, for people.
+const LAST_LINES: usize = 8;
+
 /// A controller and a dispatcher of one namespace.
 pub(crate) struct Programs {
     cluster: Arc<Cluster>,
@@ -59,6 +62,15 @@ impl Programs {
 
     pub(crate) fn kills(&self) -> u64 {
         self.kills.load(Ordering::Relaxed)
+    }
+
+    /// Whether the dispatcher runs, and what it said last.
+    pub(crate) async fn dispatcher_says(&self) -> String {
+        let dispatcher = self.dispatcher.lock().await;
+        let lines = dispatcher.lines();
+        let last = lines[lines.len().saturating_sub(LAST_LINES)..].join("\n");
+        let state = if dispatcher.is_running() { "runs" } else { "has ended" };
+        format!("the dispatcher {state}; it said last:\n{last}")
     }
 
     /// What the queue's file says of an event, for people.

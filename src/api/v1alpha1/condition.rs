@@ -13,6 +13,8 @@ pub enum ConditionType {
     Connected,
     /// The certificate in use expires soon, and nothing waits to replace it.
     CertificateExpiring,
+    /// Events go out. Written by the dispatcher.
+    Delivering,
 }
 
 impl ConditionType {
@@ -35,6 +37,7 @@ impl ConditionType {
             Self::NewCertificateValid => "NewCertificateValid",
             Self::Connected => "Connected",
             Self::CertificateExpiring => "CertificateExpiring",
+            Self::Delivering => "Delivering",
         }
     }
 }
@@ -82,6 +85,14 @@ pub enum Reason {
     NoReplacement,
     /// The webhook says that nothing is to be sent.
     Suspended,
+    /// Events go out as they come.
+    Delivering,
+    /// Nothing is sent, and what comes is kept.
+    OnHold,
+    /// The endpoint fails all the time: only single trials are sent until one succeeds.
+    EndpointFailing,
+    /// The endpoint answered 410: nothing is sent until the webhook's spec changes.
+    EndpointGone,
 }
 
 impl Reason {
@@ -108,6 +119,10 @@ impl Reason {
             Self::NotSoon => "NotSoon",
             Self::NoReplacement => "NoReplacement",
             Self::Suspended => "Suspended",
+            Self::Delivering => "Delivering",
+            Self::OnHold => "OnHold",
+            Self::EndpointFailing => "EndpointFailing",
+            Self::EndpointGone => "EndpointGone",
         }
     }
 }

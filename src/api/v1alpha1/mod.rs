@@ -15,12 +15,13 @@ pub use condition::{ConditionType, Reason};
 pub use spec::{
     Authorization, BasicAuthorization, BearerAuthorization, BundleKind, BundleRef, Certificate,
     ClientCredentials, ConnectionTest, Delivery, Endpoint, Header, HeaderAuthorization, HeaderValueSource,
-    KeystoreFormat, KeystoreRef, MutualTls, OutboundWebhook, OutboundWebhookSpec, Promotion, Retry, Rotation,
-    SecretKeyRef, Signature, TestRequest, TokenEndpointAuthMethod, Trust, TrustStoreRef,
+    KeystoreFormat, KeystoreRef, MutualTls, Ordering, OutboundWebhook, OutboundWebhookSpec, Promotion, Retry,
+    Rotation, SecretKeyRef, Signature, TestRequest, TokenEndpointAuthMethod, Trust, TrustStoreRef,
 };
 pub use status::{
-    AlertStatus, CertificateStatus, CertificateWarning, DeliveryStatus, LocalRef, MutualTlsStatus,
-    OutboundWebhookStatus, RefusalStatus, ServerCertificateStatus, Source, TestStatus, TestsStatus,
+    AlertStatus, CertificateStatus, CertificateWarning, DeliveryStatus, FailureStatus, LocalRef,
+    MutualTlsStatus, OutboundWebhookStatus, RefusalStatus, ServerCertificateStatus, Source, TestStatus,
+    TestsStatus,
 };
 
 /// The label by which an administrator enables mTLS for a namespace, with the value [`ENABLED`].

@@ -59,6 +59,13 @@ use super::OutboundWebhookStatus;
         json_path = ".status.conditions[?(@.type==\"Connected\")].reason",
         description = "Result of the last connection test",
         priority = 1
+    ),
+    printcolumn(
+        name = "Pending",
+        type_ = "integer",
+        json_path = ".status.delivery.pending",
+        description = "Events that wait to be delivered",
+        priority = 1
     )
 )]
 #[x_kube(validation = Rule::new(
@@ -475,6 +482,13 @@ pub struct Delivery {
     #[serde(default = "default_max_in_flight")]
     #[schemars(range(min = 1, max = 256))]
     pub max_in_flight: i32,
+    /// Requests that begin in one second, at most. Default: no such limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub rate_limit_per_second: Option<i32>,
+    /// Which events wait for others. It holds for events that are accepted from then on.
+    #[serde(default)]
+    pub ordering: Ordering,
     /// When an attempt that failed is repeated.
     #[serde(default)]
     pub retry: Retry,
@@ -482,8 +496,24 @@ pub struct Delivery {
 
 impl Default for Delivery {
     fn default() -> Self {
-        Self { max_in_flight: default_max_in_flight(), retry: Retry::default() }
+        Self {
+            max_in_flight: default_max_in_flight(),
+            rate_limit_per_second: None,
+            ordering: Ordering::default(),
+            retry: Retry::default(),
+        }
     }
+}
+
+/// Which events wait for others.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ordering {
+    /// None.
+    #[default]
+    None,
+    /// Those with the same CloudEvents attribute partitionkey go out one at a time, as they came: the next one
+    /// once the one before is delivered or given up.
+    ByKey,
 }
 
 fn default_max_in_flight() -> i32 {
@@ -511,6 +541,14 @@ pub struct Retry {
     #[serde(default = "default_max_age_seconds")]
     #[schemars(range(min = 60, max = 2_592_000))]
     pub max_age_seconds: i32,
+    /// Statuses of a response (400-599) after which an event is given up at once. 410 is none of them: it says
+    /// that the endpoint is gone, and holds all events.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(range(min = 400, max = 599)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    #[x_kube(validation = Rule::new("!self.exists(status, status == 410)")
+        .message("must not hold 410: it holds all events, for the endpoint says that it is gone"))]
+    pub non_retryable_status_codes: Vec<i32>,
 }
 
 impl Default for Retry {
@@ -519,6 +557,7 @@ impl Default for Retry {
             initial_seconds: default_initial_seconds(),
             max_seconds: default_max_seconds(),
             max_age_seconds: default_max_age_seconds(),
+            non_retryable_status_codes: Vec::new(),
         }
     }
 }

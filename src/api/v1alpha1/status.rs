@@ -111,13 +111,42 @@ pub struct ServerCertificateStatus {
     pub fingerprint_sha256: String,
 }
 
-/// What the dispatcher tells.
+/// What the dispatcher tells: written every ten seconds at most, and only on change.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct DeliveryStatus {
+    /// Events that wait to be delivered, those under way included.
+    #[serde(default)]
+    pub pending: i64,
+    /// Events that were delivered so far.
+    #[serde(default)]
+    pub delivered: i64,
+    /// Events that were given up, and are kept.
+    #[serde(default)]
+    pub dead: i64,
+    /// When an event was last delivered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_success: Option<Time>,
+    /// The last attempt that failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_failure: Option<FailureStatus>,
     /// The last time that the endpoint refused a client certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_certificate_refused: Option<RefusalStatus>,
+}
+
+/// An attempt that failed.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct FailureStatus {
+    /// When.
+    pub time: Time,
+    /// Where it failed: DNS, Connect, TLS, TLSServer, TLSClient, HTTP, Timeout.
+    pub layer: String,
+    /// A documented constant.
+    pub reason: String,
+    /// What was seen.
+    pub message: String,
 }
 
 /// An endpoint refused a client certificate.

@@ -2,7 +2,7 @@
 
 use kube::ResourceExt as _;
 
-use super::{Observed, in_seconds};
+use super::Observed;
 use crate::{
     api::v1alpha1::{
         CertificateStatus, CertificateWarning, LocalRef, MutualTlsStatus, OutboundWebhook,
@@ -10,6 +10,7 @@ use crate::{
     },
     controller::load::Loaded,
     identity::{Facts, Slot},
+    kubernetes::time,
     rotation::Found,
 };
 
@@ -69,8 +70,8 @@ fn warnings(loaded: &Loaded) -> Vec<CertificateWarning> {
 fn entry(facts: &Facts) -> CertificateStatus {
     CertificateStatus {
         identifier: facts.identifier.clone(),
-        valid_till: in_seconds(facts.valid_till),
-        valid_from: in_seconds(facts.valid_from),
+        valid_till: time(facts.valid_till),
+        valid_from: time(facts.valid_from),
         serial_number: facts.serial_number.clone(),
         issuer: facts.issuer.clone(),
         fingerprint_sha256: facts.fingerprint_sha256.clone(),

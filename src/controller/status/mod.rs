@@ -5,7 +5,7 @@ mod conditions;
 mod test;
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{
     Api, Resource as _, ResourceExt as _,
     api::{Patch, PatchParams},
@@ -16,6 +16,7 @@ use super::{Context, Error, FIELD_MANAGER, Problem, fetch::Fetched, load::Keysto
 use crate::{
     api::v1alpha1::{ConditionType, OutboundWebhook, OutboundWebhookStatus, TestsStatus},
     identity::Slots,
+    kubernetes::time,
 };
 pub(super) use test::test_status;
 
@@ -73,7 +74,7 @@ fn status(before: &OutboundWebhookStatus, observed: &Observed<'_>) -> OutboundWe
                 message,
                 observed_generation: generation,
                 last_transition_time: earlier
-                    .map_or_else(|| in_seconds(observed.now), |c| c.last_transition_time.clone()),
+                    .map_or_else(|| time(observed.now), |c| c.last_transition_time.clone()),
             }
         });
     OutboundWebhookStatus {
@@ -96,9 +97,4 @@ fn is_said(before: &OutboundWebhookStatus, status: &OutboundWebhookStatus) -> bo
         && before.test == status.test
         && before.conditions.iter().filter(ours).count() == status.conditions.len()
         && status.conditions.iter().all(|condition| before.conditions.contains(condition))
-}
-
-/// As the API server keeps times: whole seconds.
-fn in_seconds(time: Timestamp) -> Time {
-    Time(Timestamp::from_second(time.as_second()).unwrap_or(time))
 }

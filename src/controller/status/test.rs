@@ -2,9 +2,9 @@
 
 use jiff::Timestamp;
 
-use super::in_seconds;
 use crate::{
     api::v1alpha1::{AlertStatus, CertificateWarning, ServerCertificateStatus, TestStatus},
+    kubernetes::time,
     probe::Outcome,
 };
 
@@ -18,7 +18,7 @@ pub(in crate::controller) fn test_status(
     let tls = outcome.tls.as_ref();
     TestStatus {
         fingerprint_sha256,
-        time: in_seconds(ended_at),
+        time: time(ended_at),
         succeeded: outcome.succeeded(),
         reason: outcome.reason.as_str().to_owned(),
         message: outcome.message.clone(),
@@ -40,7 +40,7 @@ pub(in crate::controller) fn test_status(
             .map(|tls| {
                 let chain = tls.server_chain.iter().map(|certificate| ServerCertificateStatus {
                     subject: certificate.subject.clone(),
-                    valid_till: in_seconds(certificate.valid_till),
+                    valid_till: time(certificate.valid_till),
                     fingerprint_sha256: certificate.fingerprint_sha256.clone(),
                 });
                 chain.collect()

@@ -1,20 +1,16 @@
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, atomic::AtomicI64, atomic::Ordering},
+    sync::{atomic::AtomicI64, atomic::Ordering},
 };
 
-use jiff::SignedDuration;
-use tokio::{
-    net::TcpListener,
-    sync::{Notify, mpsc},
-};
+use tokio::{net::TcpListener, sync::mpsc};
 
 use super::*;
 use crate::{
-    deliver::{Client, Clients, RetryPolicy},
+    deliver::{Activity, Client, Clients, RetryPolicy},
     event::Event,
     identity::{Identity, Trust, tests::identity_valid},
-    queue::{Page, QueueError},
+    queue::{Embedded, Filter},
 };
 
 /// A clock that is set by hand, seconds.
@@ -33,38 +29,17 @@ impl Clock for Hand {
     }
 }
 
-/// One event that stays due until it is settled; tells each settlement.
-struct One {
-    due: Mutex<Option<Due>>,
-    settled: mpsc::UnboundedSender<Settlement>,
-}
-
-impl Queue for One {
-    async fn append(&self, _: Vec<Event>) -> Result<(), QueueError> {
-        Ok(())
-    }
-    async fn due(&self, _: &WebhookKey, _: Timestamp, except: Vec<Sequence>) -> Result<Page, QueueError> {
-        let due = self.due.lock().unwrap().clone().filter(|due| !except.contains(&due.sequence));
-        Ok(Page { due: due.into_iter().collect(), next_due_at: None })
-    }
-    async fn settle(&self, _: Sequence, settlement: Settlement) -> Result<(), QueueError> {
-        *self.due.lock().unwrap() = None;
-        let _ = self.settled.send(settlement);
-        Ok(())
-    }
-    fn appended(&self, _: &WebhookKey) -> Arc<Notify> {
-        Arc::default()
-    }
-    async fn close(&self) {}
-}
-
 /// A server that counts who dials it and answers nobody.
 struct Scene {
     listener: TcpListener,
     clock: Hand,
     assignment: watch::Sender<Assignment>,
-    settled: mpsc::UnboundedReceiver<Settlement>,
+    queue: Arc<Embedded>,
+    webhook: WebhookKey,
+    activity: Arc<Activity>,
     stop: CancellationToken,
+    worker: tokio::task::JoinHandle<()>,
+    _directory: tempfile::TempDir,
 }
 
 const VALID: (i64, i64) = (1_000, 2_000);
@@ -74,21 +49,37 @@ async fn scene(now: i64, failing_since: Option<i64>) -> Scene {
     let event = Event {
         id: uuid::Uuid::now_v7(),
         webhook: webhook.clone(),
-        accepted_at: Timestamp::from_second(0).unwrap(),
+        accepted_at: second(0),
         attributes: BTreeMap::new(),
         body: Vec::new(),
+        key: None,
     };
-    let failing_since = failing_since.map(|second| Timestamp::from_second(second).unwrap());
-    let due = Mutex::new(Some(Due { sequence: 1, failures: 0, failing_since, event }));
-    let (settled, settlements) = mpsc::unbounded_channel();
+    let directory = tempfile::tempdir().unwrap();
+    let queue = Arc::new(Embedded::open(directory.path()).unwrap());
+    queue.append(vec![event]).await.unwrap();
+    if let Some(since) = failing_since {
+        let claim = queue.claim(&webhook, second(0), 1).await.unwrap().claims.remove(0);
+        let settlement = Settlement::Retry { since: second(since), due_at: second(0) };
+        queue.settle(&webhook, claim.sequence, settlement).await.unwrap();
+    }
     let (assignment, receiver) = watch::channel(Assignment::Hold("starting"));
-    let (clock, stop) = (Hand::at(now), CancellationToken::new());
-    let queue = Arc::new(One { due, settled });
-    tokio::spawn(
-        Worker::new(webhook, queue, receiver, clock.clone(), stop.clone(), mpsc::channel(1).0).run(),
+    let (clock, stop, activity) = (Hand::at(now), CancellationToken::new(), Arc::<Activity>::default());
+    let worker = Worker::new(
+        webhook.clone(),
+        Arc::clone(&queue),
+        receiver,
+        clock.clone(),
+        stop.clone(),
+        mpsc::channel(1).0,
+        Arc::clone(&activity),
     );
+    let worker = tokio::spawn(worker.run());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    Scene { listener, clock, assignment, settled: settlements, stop }
+    Scene { listener, clock, assignment, queue, webhook, activity, stop, worker, _directory: directory }
+}
+
+fn second(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
 }
 
 impl Scene {
@@ -101,6 +92,9 @@ impl Scene {
             url: format!("https://{}", self.listener.local_addr().unwrap()).parse().unwrap(),
             timeout: Duration::from_millis(200),
             max_in_flight: 4,
+            rate: None,
+            non_retryable: Vec::new(),
+            generation: 1,
             retry: RetryPolicy {
                 initial: Duration::from_secs(1),
                 max: Duration::from_secs(1),
@@ -114,6 +108,16 @@ impl Scene {
             )),
         };
         self.assignment.send_replace(Assignment::Deliver(Arc::new(target)));
+    }
+
+    /// Waits for an attempt that fails, and for what becomes of the event.
+    async fn ends(self) -> Embedded {
+        while self.activity.snapshot().last_failure.is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        self.stop.cancel();
+        self.worker.await.unwrap();
+        Arc::into_inner(self.queue).unwrap()
     }
 
     async fn is_dialled(&self) -> bool {
@@ -159,17 +163,32 @@ async fn nothing_is_dialled_on_hold() {
 #[tokio::test]
 async fn a_failure_is_due_again_and_its_time_begins_with_it() {
     // Accepted long ago, held ever since: it has all of its time.
-    let mut scene = scene(1_000_000, None).await;
+    let scene = scene(1_000_000, None).await;
     scene.deliver(None);
-    let Some(Settlement::Retry { at, due_at }) = scene.settled.recv().await else { panic!("not a retry") };
-    let delay = due_at.duration_since(at);
-    assert!(delay >= SignedDuration::from_millis(500) && delay <= SignedDuration::from_secs(1), "{delay:?}");
+    let webhook = scene.webhook.clone();
+    let queue = scene.ends().await;
+    let claim = queue.claim(&webhook, second(1_000_001), 1).await.unwrap().claims.remove(0);
+    assert_eq!((claim.failures, claim.failing_since), (1, Some(second(1_000_000))));
 }
 
 #[tokio::test]
 async fn an_event_that_has_failed_for_too_long_is_given_up_with_its_reason() {
-    let mut scene = scene(1_000, Some(400)).await;
+    let scene = scene(1_000, Some(400)).await;
     scene.deliver(None);
-    let Some(Settlement::Dead { reason, .. }) = scene.settled.recv().await else { panic!("not given up") };
-    assert!(reason.starts_with("TimedOut: "), "{reason}");
+    let webhook = scene.webhook.clone();
+    let queue = scene.ends().await;
+    let letter = queue.dead(&webhook, Filter::default(), 0, 1).await.unwrap().remove(0);
+    assert_eq!((letter.cause.reason.as_str(), letter.failures), ("TimedOut", 2));
+}
+
+#[tokio::test]
+async fn what_is_claimed_and_not_sent_is_given_back_at_the_end() {
+    let scene = scene(1_500, None).await;
+    // A webhook that fails all the time claims nothing, and one that ends keeps nothing.
+    scene.deliver(Some(identity_valid("CN=shop", VALID.0, VALID.1)));
+    assert!(scene.is_dialled().await);
+    let webhook = scene.webhook.clone();
+    let queue = scene.ends().await;
+    let page = queue.claim(&webhook, second(9_000), 1).await.unwrap();
+    assert_eq!(page.claims.len(), 1);
 }

@@ -1,8 +1,14 @@
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use super::{writer::Amount, *};
+use super::{
+    super::{Amount, Response},
+    *,
+};
+
+pub(super) mod crash;
+mod upgrade;
 
 fn webhook(name: &str) -> WebhookKey {
     WebhookKey { namespace: "shop".into(), name: name.into() }
@@ -12,9 +18,10 @@ fn event(webhook_name: &str, body: &str) -> Event {
     Event {
         id: Uuid::now_v7(),
         webhook: webhook(webhook_name),
-        accepted_at: Timestamp::from_millisecond(1_000).unwrap(),
+        accepted_at: at(1_000),
         attributes: BTreeMap::from([("type".into(), "order.paid".into())]),
         body: body.into(),
+        key: None,
     }
 }
 
@@ -22,74 +29,81 @@ fn at(ms: i64) -> Timestamp {
     Timestamp::from_millisecond(ms).unwrap()
 }
 
+fn dead(reason: &str) -> Settlement {
+    let response = Some(Response { status: 400, body: b"no such order".into() });
+    Settlement::Dead {
+        at: at(1),
+        cause: Cause { reason: reason.into(), message: "HTTP 400".into(), response },
+    }
+}
+
+/// Bodies of what is due, without keeping it.
 async fn bodies(queue: &Embedded, name: &str, now: i64) -> Vec<String> {
-    let page = queue.due(&webhook(name), at(now), vec![]).await.unwrap();
-    page.due.into_iter().map(|due| String::from_utf8(due.event.body).unwrap()).collect()
+    let page = queue.claim(&webhook(name), at(now), 100).await.unwrap();
+    queue.release(&webhook(name), &page.claims.iter().map(|claim| claim.sequence).collect::<Vec<_>>());
+    page.claims.into_iter().map(|claim| String::from_utf8(claim.event.body).unwrap()).collect()
 }
 
-#[tokio::test]
-async fn what_was_appended_is_there_after_reopening_and_what_was_delivered_is_not() {
-    let directory = tempfile::tempdir().unwrap();
-    let queue = Embedded::open(directory.path()).unwrap();
-    let sent = vec![event("a", "one"), event("a", "two"), event("b", "three")];
-    queue.append(sent.clone()).await.unwrap();
-    let page = queue.due(&webhook("a"), at(1_000), vec![]).await.unwrap();
-    assert_eq!(page.due.iter().map(|d| &d.event).collect::<Vec<_>>(), [&sent[0], &sent[1]]);
-    queue.settle(page.due[0].sequence, Settlement::Delivered).await.unwrap();
-    queue.close().await;
-    drop(queue);
-
-    let queue = Embedded::open(directory.path()).unwrap();
-    assert_eq!(bodies(&queue, "a", 1_000).await, ["two"]);
-    assert_eq!(bodies(&queue, "b", 1_000).await, ["three"]);
-}
-
-#[tokio::test]
-async fn a_retry_is_due_at_its_time_and_the_page_says_when() {
-    let directory = tempfile::tempdir().unwrap();
-    let queue = Embedded::open(directory.path()).unwrap();
-    queue.append(vec![event("a", "one")]).await.unwrap();
-    let due = queue.due(&webhook("a"), at(1_000), vec![]).await.unwrap().due.remove(0);
-    queue.settle(due.sequence, Settlement::Retry { at: at(2_000), due_at: at(5_000) }).await.unwrap();
-    let page = queue.due(&webhook("a"), at(4_999), vec![]).await.unwrap();
-    assert_eq!((page.due.len(), page.next_due_at), (0, Some(at(5_000))));
-    let page = queue.due(&webhook("a"), at(5_000), vec![]).await.unwrap();
-    assert_eq!((page.due[0].failures, page.next_due_at), (1, None));
-    queue.settle(due.sequence, Settlement::Retry { at: at(5_500), due_at: at(6_000) }).await.unwrap();
-    let page = queue.due(&webhook("a"), at(6_000), vec![]).await.unwrap();
-    assert_eq!((page.due[0].failures, page.due[0].failing_since), (2, Some(at(2_000))));
-}
-
-#[tokio::test]
-async fn a_dead_event_is_kept_and_not_due() {
-    let directory = tempfile::tempdir().unwrap();
-    let queue = Embedded::open(directory.path()).unwrap();
-    queue.append(vec![event("a", "one")]).await.unwrap();
-    let due = queue.due(&webhook("a"), at(1_000), vec![]).await.unwrap().due.remove(0);
-    queue.settle(due.sequence, Settlement::Dead { at: at(1), reason: "HTTP 400".into() }).await.unwrap();
-    assert_eq!(bodies(&queue, "a", i64::from(i32::MAX)).await, Vec::<String>::new());
-    let connection = queue.reader.lock().unwrap();
-    let dead: (String, Vec<u8>) = connection
-        .query_row("SELECT dead_reason, body FROM event", [], |r| Ok((r.get(0)?, r.get(1)?)))
+/// Whether what is kept of the webhooks is what their events come to.
+fn check(directory: &Path) {
+    let connection = rusqlite::Connection::open(directory.join("queue.db")).unwrap();
+    let whole: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+    assert_eq!(whole, "ok");
+    let differ: i64 = connection
+        .query_row(
+            "SELECT count(*) FROM webhook WHERE (pending_events, pending_bytes, dead_events, dead_bytes) <> (
+                 SELECT count(*) FILTER (WHERE dead_ms IS NULL),
+                        coalesce(sum(octet_length(attributes) + octet_length(body)) FILTER (WHERE dead_ms IS NULL), 0),
+                        count(dead_ms),
+                        coalesce(sum(octet_length(attributes) + octet_length(body)) FILTER (WHERE dead_ms IS NOT NULL), 0)
+                 FROM event WHERE event.webhook = webhook.id)",
+            [],
+            |row| row.get(0),
+        )
         .unwrap();
-    assert_eq!(dead, ("HTTP 400".into(), b"one".to_vec()));
+    assert_eq!(differ, 0, "the amounts of a webhook are not those of its events");
+    let stuck: i64 = connection
+        .query_row(
+            "SELECT count(*) FROM event WHERE dead_ms IS NULL AND blocked <> (key IS NOT NULL AND EXISTS (
+                 SELECT 1 FROM event AS earlier WHERE earlier.webhook = event.webhook AND earlier.key = event.key
+                 AND earlier.dead_ms IS NULL AND earlier.sequence < event.sequence))",
+            [],
+            |row| row.get(0),
+        )
+        .unwrap();
+    assert_eq!(stuck, 0, "an event is blocked by none, or free though another is before it");
 }
 
 #[tokio::test]
-async fn a_page_is_bounded_and_leaves_out_what_is_under_way() {
+async fn a_page_is_bounded_and_what_is_claimed_is_nobody_elses() {
     let directory = tempfile::tempdir().unwrap();
     let queue = Embedded::open(directory.path()).unwrap();
-    let many = (0..limits::READ_AHEAD_EVENTS + 2).map(|i| event("a", &i.to_string())).collect();
+    let many = (0..limits::CLAIM_EVENTS + 2).map(|i| event("a", &i.to_string())).collect();
     queue.append(many).await.unwrap();
-    let page = queue.due(&webhook("a"), at(1_000), vec![]).await.unwrap();
-    assert_eq!((page.due.len(), page.next_due_at), (limits::READ_AHEAD_EVENTS, Some(at(1_000))));
-    let under_way = page.due.iter().map(|due| due.sequence).collect();
-    let page = queue.due(&webhook("a"), at(1_000), under_way).await.unwrap();
-    assert_eq!((page.due.len(), page.next_due_at), (2, None));
+    let page = queue.claim(&webhook("a"), at(1_000), usize::MAX).await.unwrap();
+    assert_eq!((page.claims.len(), page.next_due_at), (limits::CLAIM_EVENTS, Some(at(1_000))));
+    let page = queue.claim(&webhook("a"), at(1_000), usize::MAX).await.unwrap();
+    assert_eq!((page.claims.len(), page.next_due_at), (2, None));
+    let large = "x".repeat(limits::CLAIM_BYTES + 1);
+    queue.append(vec![event("b", &large), event("b", "y")]).await.unwrap();
+    let page = queue.claim(&webhook("b"), at(1_000), usize::MAX).await.unwrap();
+    assert_eq!((page.claims.len(), page.next_due_at), (1, Some(at(1_000))));
 }
 
 #[tokio::test]
-async fn a_second_dispatcher_on_the_same_directory_is_refused() {
+async fn a_claim_that_nobody_waits_for_is_given_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let queue = Embedded::open(directory.path()).unwrap();
+    queue.append(vec![event("a", "one")]).await.unwrap();
+    let (reply, answer) = oneshot::channel();
+    drop(answer);
+    let asked = Read::Claim { webhook: webhook("a"), now: at(1_000), at_most: 1, reply };
+    queue.reads.send(asked).await.unwrap();
+    assert_eq!(bodies(&queue, "a", 1_000).await, ["one"]);
+}
+
+#[tokio::test]
+async fn two_dispatchers_on_one_directory_the_second_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let _queue = Embedded::open(directory.path()).unwrap();
     let error = Embedded::open(directory.path()).unwrap_err();
@@ -102,32 +116,32 @@ async fn a_closed_queue_takes_nothing() {
     let queue = Embedded::open(directory.path()).unwrap();
     queue.close().await;
     assert!(matches!(queue.append(vec![event("a", "one")]).await, Err(QueueError::Closed)));
+    assert!(matches!(queue.claim(&webhook("a"), at(1), 1).await, Err(QueueError::Closed)));
 }
 
-/// A queue with less room.
-fn with_room(directory: &Path, room: Room) -> Embedded {
-    let path = directory.join("queue.db");
-    let writer = Writer::new(schema::open_writer(&path).unwrap(), Arc::default(), room).unwrap();
-    let (requests, received) = mpsc::channel(8);
-    Embedded {
-        requests,
-        reader: Arc::new(Mutex::new(schema::open_beside(&path).unwrap())),
-        wakers: Arc::default(),
-        threads: Mutex::new(writer.start(received, schema::open_beside(&path).unwrap())),
-        _lock: File::create(directory.join("lock")).unwrap(),
-    }
+#[test]
+fn a_file_that_is_damaged_or_something_else_is_refused_with_a_way_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("queue.db");
+    fs::write(&path, "no database".repeat(1000)).unwrap();
+    let error = Embedded::open(directory.path()).unwrap_err();
+    assert!(matches!(error, QueueError::Damaged(_)), "{error}");
+    assert!(error.to_string().contains("move it away"), "{error}");
+    assert_eq!(fs::read(&path).unwrap().len(), 11_000, "it is left as it was");
 }
 
 #[tokio::test]
 async fn a_full_file_refuses_the_event_and_still_settles_the_rest() {
     let directory = tempfile::tempdir().unwrap();
-    let queue = with_room(directory.path(), Room { file_bytes: 40 * 4096, ..Room::default() });
+    let room = Room { file_bytes: 40 * 4096, ..Room::default() };
+    let queue = Embedded::open_with(directory.path(), room).unwrap();
     queue.append(vec![event("a", "one"), event("a", "two")]).await.unwrap();
     let large = "x".repeat(limits::EVENT_BYTES);
     assert!(matches!(queue.append(vec![event("a", &large)]).await, Err(QueueError::Full)));
-    let due = queue.due(&webhook("a"), at(1_000), vec![]).await.unwrap().due;
-    queue.settle(due[0].sequence, Settlement::Dead { at: at(1), reason: "HTTP 400".into() }).await.unwrap();
-    queue.settle(due[1].sequence, Settlement::Retry { at: at(1), due_at: at(2) }).await.unwrap();
+    let claims = queue.claim(&webhook("a"), at(1_000), 10).await.unwrap().claims;
+    queue.settle(&webhook("a"), claims[0].sequence, dead("HTTPStatus")).await.unwrap();
+    let retry = Settlement::Retry { since: at(1), due_at: at(2) };
+    queue.settle(&webhook("a"), claims[1].sequence, retry).await.unwrap();
     queue.append(vec![event("a", "after")]).await.unwrap();
     assert_eq!(bodies(&queue, "a", 1_000).await, ["two", "after"]);
 }
@@ -136,34 +150,92 @@ async fn a_full_file_refuses_the_event_and_still_settles_the_rest() {
 async fn a_webhook_has_its_bound_and_leaves_room_for_the_others() {
     for pending in [Amount { events: 2, bytes: 1_000 }, Amount { events: 100, bytes: 60 }] {
         let directory = tempfile::tempdir().unwrap();
-        let queue = with_room(directory.path(), Room { pending, ..Room::default() });
+        let queue = Embedded::open_with(directory.path(), Room { pending, ..Room::default() }).unwrap();
         queue.append(vec![event("a", "one"), event("a", "two")]).await.unwrap();
         assert!(matches!(queue.append(vec![event("a", "three")]).await, Err(QueueError::Full)));
         // Neither is a batch taken in part.
         let batch = (0..3).map(|_| event("b", "x")).collect();
         assert!(matches!(queue.append(batch).await, Err(QueueError::Full)));
         queue.append(vec![event("b", "x")]).await.unwrap();
-        let due = queue.due(&webhook("a"), at(1_000), vec![]).await.unwrap().due.remove(0);
-        queue.settle(due.sequence, Settlement::Delivered).await.unwrap();
+        let claim = queue.claim(&webhook("a"), at(1_000), 1).await.unwrap().claims.remove(0);
+        queue.settle(&webhook("a"), claim.sequence, Settlement::Delivered { at: at(1) }).await.unwrap();
         queue.append(vec![event("a", "three")]).await.unwrap();
         assert_eq!(bodies(&queue, "a", 1_000).await, ["two", "three"]);
     }
 }
 
 #[tokio::test]
+async fn all_webhooks_together_have_a_bound() {
+    let directory = tempfile::tempdir().unwrap();
+    let room = Room { pending_in_all: Amount { events: 2, bytes: 1_000 }, ..Room::default() };
+    let queue = Embedded::open_with(directory.path(), room).unwrap();
+    queue.append(vec![event("a", "one"), event("b", "two")]).await.unwrap();
+    assert!(matches!(queue.append(vec![event("c", "three")]).await, Err(QueueError::Full)));
+    let claim = queue.claim(&webhook("a"), at(1_000), 1).await.unwrap().claims.remove(0);
+    queue.settle(&webhook("a"), claim.sequence, dead("HTTPStatus")).await.unwrap();
+    queue.append(vec![event("c", "three")]).await.unwrap();
+    // Neither is a dead letter replayed where there is no room.
+    queue.close().await;
+    let room = Room { pending: Amount { events: 0, bytes: 0 }, ..Room::default() };
+    drop(queue);
+    let queue = Embedded::open_with(directory.path(), room).unwrap();
+    assert_eq!(queue.replay(&webhook("a"), Filter::default(), at(1)).await.unwrap(), 0);
+    assert_eq!(queue.counts(&webhook("a")).dead.events, 1);
+}
+
+#[tokio::test]
 async fn the_oldest_of_the_dead_makes_room_and_a_settlement_happens_once() {
     let directory = tempfile::tempdir().unwrap();
-    let queue =
-        with_room(directory.path(), Room { dead: Amount { events: 2, bytes: 1_000 }, ..Room::default() });
+    let room = Room { dead: Amount { events: 2, bytes: 1_000 }, ..Room::default() };
+    let queue = Embedded::open_with(directory.path(), room).unwrap();
     queue.append(["one", "two", "three"].map(|body| event("a", body)).into()).await.unwrap();
-    for due in queue.due(&webhook("a"), at(1_000), vec![]).await.unwrap().due {
-        let dead = Settlement::Dead { at: at(1), reason: "HTTP 400".into() };
-        for settlement in [dead.clone(), dead, Settlement::Delivered] {
-            queue.settle(due.sequence, settlement).await.unwrap();
+    for claim in queue.claim(&webhook("a"), at(1_000), 10).await.unwrap().claims {
+        for settlement in [dead("HTTPStatus"), dead("HTTPStatus"), Settlement::Delivered { at: at(1) }] {
+            queue.settle(&webhook("a"), claim.sequence, settlement).await.unwrap();
         }
     }
-    let connection = queue.reader.lock().unwrap();
-    let mut statement = connection.prepare("SELECT body FROM event ORDER BY sequence").unwrap();
-    let left: Vec<Vec<u8>> = statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    let left = queue.dead(&webhook("a"), Filter::default(), 0, 10).await.unwrap();
+    let left: Vec<_> = left.into_iter().map(|letter| letter.event.body).collect();
     assert_eq!(left, [b"two".to_vec(), b"three".to_vec()]);
+    check(directory.path());
+}
+
+#[tokio::test]
+async fn a_dead_letter_keeps_its_cause_and_the_last_response() {
+    let directory = tempfile::tempdir().unwrap();
+    let queue = Embedded::open(directory.path()).unwrap();
+    let sent = event("a", "one");
+    queue.append(vec![sent.clone()]).await.unwrap();
+    let claim = queue.claim(&webhook("a"), at(1_000), 1).await.unwrap().claims.remove(0);
+    queue.settle(&webhook("a"), claim.sequence, dead("HTTPStatus")).await.unwrap();
+    assert_eq!(bodies(&queue, "a", i64::from(i32::MAX)).await, Vec::<String>::new());
+    let letter = queue.dead(&webhook("a"), Filter::default(), 0, 10).await.unwrap().remove(0);
+    assert_eq!((&letter.event, letter.failures, letter.dead_at), (&sent, 1, at(1)));
+    let Settlement::Dead { cause, .. } = dead("HTTPStatus") else { unreachable!() };
+    assert_eq!(letter.cause, cause);
+}
+
+#[tokio::test]
+async fn what_waits_for_a_deleted_webhook_goes_after_a_while_a_bounded_number_at_a_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let queue = Embedded::open(directory.path()).unwrap();
+    let many = limits::EXPIRED_AT_ONCE + 1;
+    queue.append((0..many).map(|_| event("gone", "x")).collect()).await.unwrap();
+    queue.append(vec![event("here", "y")]).await.unwrap();
+    queue.present(None, vec![webhook("here")], at(10)).await.unwrap();
+    // It is the first time that counts, also after a restart.
+    queue.present(None, vec![webhook("here")], at(20)).await.unwrap();
+    queue.close().await;
+    drop(queue);
+    let queue = Embedded::open(directory.path()).unwrap();
+    assert_eq!(queue.expire(at(10), at(0)).await.unwrap(), Expired::default());
+    let expired = [queue.expire(at(11), at(0)).await.unwrap(), queue.expire(at(11), at(0)).await.unwrap()];
+    let events = expired.map(|expired| expired.gone[0].1.pending.events);
+    assert_eq!(events, [i64::try_from(limits::EXPIRED_AT_ONCE).unwrap(), 1]);
+    assert_eq!(queue.counts(&webhook("gone")), Counts::default());
+    assert_eq!(bodies(&queue, "here", 1_000).await, ["y"]);
+    check(directory.path());
+    // One that comes back under the name begins anew.
+    queue.append(vec![event("gone", "z")]).await.unwrap();
+    assert_eq!(bodies(&queue, "gone", 1_000).await, ["z"]);
 }

@@ -1,0 +1,154 @@
+//! Dead letters over HTTP: listed, sent again, removed.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::{Path, Query, State},
+    routing::{get, post},
+};
+use data_encoding::BASE64;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{Ingest, Refused, Webhooks, known};
+use crate::{
+    clock::Clock,
+    event::WebhookKey,
+    limits,
+    queue::{DeadLetter, Filter, Queue, Sequence},
+};
+
+pub(super) fn routes<Q: Queue, W: Webhooks, C: Clock>() -> Router<Arc<Ingest<Q, W, C>>> {
+    let letters = get(list::<Q, W, C>).delete(remove::<Q, W, C>);
+    Router::new().route("/v1/namespaces/{namespace}/outboundwebhooks/{name}/deadletters", letters).route(
+        "/v1/namespaces/{namespace}/outboundwebhooks/{name}/deadletters/replay",
+        post(replay::<Q, W, C>),
+    )
+}
+
+/// Which ones, in the query: all that is given has to hold.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Which {
+    /// Ids, with commas between them.
+    ids: Option<String>,
+    /// The reason for which they were given up.
+    reason: Option<String>,
+    /// Given up before this time, RFC 3339.
+    before: Option<Timestamp>,
+    /// Of a list: what comes after this place.
+    after: Option<Sequence>,
+    /// Of a list: so many.
+    limit: Option<usize>,
+}
+
+impl Which {
+    fn filter(&self) -> Result<Filter, Refused> {
+        let ids =
+            self.ids.as_ref().map(|ids| ids.split(',').map(Uuid::try_parse).collect::<Result<Vec<_>, _>>());
+        let ids = ids.transpose().map_err(|_| Refused::NotAnId)?;
+        if ids.as_ref().is_some_and(|ids| ids.len() > limits::DEAD_IDS) {
+            return Err(Refused::TooManyIds);
+        }
+        Ok(Filter { ids, reason: self.reason.clone(), before: self.before })
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct List {
+    items: Vec<Item>,
+    /// For `after`, where there are more.
+    #[serde(rename = "continue", skip_serializing_if = "Option::is_none")]
+    next: Option<Sequence>,
+}
+
+/// A dead letter.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Item {
+    id: Uuid,
+    accepted_at: Timestamp,
+    dead_at: Timestamp,
+    failures: u32,
+    reason: String,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response: Option<Response>,
+    attributes: std::collections::BTreeMap<String, String>,
+    data_base64: String,
+}
+
+/// The last response, its body as far as it is kept.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Response {
+    status: u16,
+    body: String,
+}
+
+impl From<DeadLetter> for Item {
+    fn from(letter: DeadLetter) -> Self {
+        let DeadLetter { dead_at, failures, cause, event, .. } = letter;
+        let response = cause.response.map(|response| Response {
+            status: response.status,
+            body: String::from_utf8_lossy(&response.body).into_owned(),
+        });
+        Self {
+            id: event.id,
+            accepted_at: event.accepted_at,
+            dead_at,
+            failures,
+            reason: cause.reason,
+            message: cause.message,
+            response,
+            attributes: event.attributes,
+            data_base64: BASE64.encode(&event.body),
+        }
+    }
+}
+
+/// How many it were.
+#[derive(Serialize)]
+struct Count {
+    count: u64,
+}
+
+type Shared<Q, W, C> = State<Arc<Ingest<Q, W, C>>>;
+
+async fn list<Q: Queue, W: Webhooks, C: Clock>(
+    State(ingest): Shared<Q, W, C>,
+    Path((namespace, name)): Path<(String, String)>,
+    Query(which): Query<Which>,
+) -> Result<Json<List>, Refused> {
+    let webhook = WebhookKey { namespace, name };
+    known(&*ingest.webhooks, &webhook)?;
+    let limit = which.limit.unwrap_or(limits::CLAIM_EVENTS).clamp(1, limits::CLAIM_EVENTS);
+    let letters = ingest.queue.dead(&webhook, which.filter()?, which.after.unwrap_or(0), limit).await?;
+    let next = letters.last().map(|letter| letter.sequence);
+    Ok(Json(List { items: letters.into_iter().map(Item::from).collect(), next }))
+}
+
+async fn replay<Q: Queue, W: Webhooks, C: Clock>(
+    State(ingest): Shared<Q, W, C>,
+    Path((namespace, name)): Path<(String, String)>,
+    Query(which): Query<Which>,
+) -> Result<Json<Count>, Refused> {
+    let webhook = WebhookKey { namespace, name };
+    known(&*ingest.webhooks, &webhook)?;
+    let count = ingest.queue.replay(&webhook, which.filter()?, ingest.clock.now()).await?;
+    Ok(Json(Count { count }))
+}
+
+async fn remove<Q: Queue, W: Webhooks, C: Clock>(
+    State(ingest): Shared<Q, W, C>,
+    Path((namespace, name)): Path<(String, String)>,
+    Query(which): Query<Which>,
+) -> Result<Json<Count>, Refused> {
+    let webhook = WebhookKey { namespace, name };
+    known(&*ingest.webhooks, &webhook)?;
+    let count = ingest.queue.remove_dead(&webhook, which.filter()?).await?;
+    Ok(Json(Count { count }))
+}

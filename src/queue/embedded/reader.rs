@@ -1,0 +1,220 @@
+//! The thread that reads: what is due, and what was given up.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+    thread::{self, JoinHandle},
+};
+
+use jiff::Timestamp;
+use rusqlite::{Connection, Row, types::Type};
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+
+use super::{
+    super::{Cause, Claim, DeadLetter, Filter, Page, QueueError, Response, Sequence},
+    Books,
+};
+use crate::{
+    event::{Event, WebhookKey},
+    limits,
+};
+
+pub(super) enum Read {
+    Claim {
+        webhook: WebhookKey,
+        now: Timestamp,
+        at_most: usize,
+        reply: oneshot::Sender<Result<Page, QueueError>>,
+    },
+    Dead {
+        webhook: WebhookKey,
+        filter: Filter,
+        after: Sequence,
+        at_most: usize,
+        reply: oneshot::Sender<Result<Vec<DeadLetter>, QueueError>>,
+    },
+    Close,
+}
+
+/// The events that somebody has.
+#[derive(Debug, Default)]
+pub(super) struct Claimed(Mutex<HashMap<WebhookKey, HashSet<Sequence>>>);
+
+impl Claimed {
+    pub(super) fn of(&self, webhook: &WebhookKey) -> HashSet<Sequence> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(webhook).cloned().unwrap_or_default()
+    }
+
+    fn claim(&self, webhook: &WebhookKey, claims: impl Iterator<Item = Sequence>) {
+        let mut claimed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        claimed.entry(webhook.clone()).or_default().extend(claims);
+    }
+
+    pub(super) fn release(&self, webhook: &WebhookKey, claims: &[Sequence]) {
+        let mut claimed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(of_webhook) = claimed.get_mut(webhook) else { return };
+        for claim in claims {
+            of_webhook.remove(claim);
+        }
+        if of_webhook.is_empty() {
+            claimed.remove(webhook);
+        }
+    }
+}
+
+pub(super) struct Reader {
+    connection: Connection,
+    books: Arc<Books>,
+    claimed: Arc<Claimed>,
+}
+
+impl Reader {
+    pub(super) fn new(connection: Connection, books: Arc<Books>, claimed: Arc<Claimed>) -> Self {
+        Self { connection, books, claimed }
+    }
+
+    /// Ends on [`Read::Close`] or when every sender is gone.
+    pub(super) fn start(self, mut reads: mpsc::Receiver<Read>) -> JoinHandle<()> {
+        thread::spawn(move || {
+            while let Some(read) = reads.blocking_recv() {
+                match read {
+                    Read::Claim { webhook, now, at_most, reply } => {
+                        let page = self.claim(&webhook, now, at_most);
+                        // Whoever asked is gone: nobody has them.
+                        if let Err(Ok(page)) = reply.send(page) {
+                            let claims: Vec<_> = page.claims.iter().map(|claim| claim.sequence).collect();
+                            self.claimed.release(&webhook, &claims);
+                        }
+                    }
+                    Read::Dead { webhook, filter, after, at_most, reply } => {
+                        let _ = reply.send(self.dead(&webhook, &filter, after, at_most));
+                    }
+                    Read::Close => break,
+                }
+            }
+        })
+    }
+
+    fn claim(&self, webhook: &WebhookKey, now: Timestamp, at_most: usize) -> Result<Page, QueueError> {
+        let Some(id) = self.books.id(webhook) else { return Ok(Page::default()) };
+        // Before the file is looked at: what is settled meanwhile is still in it as it was, and must not be
+        // claimed again. Nobody else adds any.
+        let claimed = self.claimed.of(webhook);
+        let (at_most, now_ms) = (at_most.min(limits::CLAIM_EVENTS), now.as_millisecond());
+        // Of the index alone; the rows are read one by one.
+        let mut sequences = self.connection.prepare_cached(
+            "SELECT sequence FROM event WHERE webhook = ?1 AND due_ms <= ?2 AND dead_ms IS NULL AND NOT blocked
+             ORDER BY due_ms, sequence",
+        )?;
+        let mut event = self.connection.prepare_cached(
+            "SELECT failures, failing_ms, id, accepted_ms, attributes, body, key FROM event WHERE sequence = ?1",
+        )?;
+        let mut rows = sequences.query((id, now_ms))?;
+        let (mut page, mut bytes) = (Page::default(), 0);
+        while let Some(row) = rows.next()? {
+            let sequence = row.get(0)?;
+            if claimed.contains(&sequence) {
+                continue;
+            }
+            if page.claims.len() == at_most || bytes > limits::CLAIM_BYTES {
+                page.next_due_at = Some(now);
+                break;
+            }
+            let claim = event.query_row([sequence], |row| {
+                Ok(Claim {
+                    sequence,
+                    failures: row.get(0)?,
+                    failing_since: row.get::<_, Option<i64>>(1)?.map(time),
+                    event: read_event(row, 2, webhook)?,
+                })
+            })?;
+            bytes += claim.event.body.len();
+            page.claims.push(claim);
+        }
+        if page.next_due_at.is_none() {
+            let next_ms: Option<i64> = self
+                .connection
+                .prepare_cached(
+                    "SELECT min(due_ms) FROM event
+                     WHERE webhook = ?1 AND due_ms > ?2 AND dead_ms IS NULL AND NOT blocked",
+                )?
+                .query_row((id, now_ms), |row| row.get(0))?;
+            page.next_due_at = next_ms.map(time);
+        }
+        self.claimed.claim(webhook, page.claims.iter().map(|claim| claim.sequence));
+        Ok(page)
+    }
+
+    fn dead(
+        &self,
+        webhook: &WebhookKey,
+        filter: &Filter,
+        after: Sequence,
+        at_most: usize,
+    ) -> Result<Vec<DeadLetter>, QueueError> {
+        let Some(id) = self.books.id(webhook) else { return Ok(Vec::new()) };
+        let mut statement = self.connection.prepare_cached(
+            "SELECT sequence, dead_ms, failures, dead_reason, dead_message, dead_status, dead_body,
+                    id, accepted_ms, attributes, body, key
+             FROM event WHERE webhook = ?1 AND dead_ms IS NOT NULL AND sequence > ?2 ORDER BY sequence",
+        )?;
+        let mut rows = statement.query((id, after))?;
+        let (mut letters, mut bytes) = (Vec::new(), 0);
+        while let Some(row) = rows.next()?
+            && letters.len() < at_most.min(limits::CLAIM_EVENTS)
+            && bytes <= limits::CLAIM_BYTES
+        {
+            let letter = DeadLetter {
+                sequence: row.get(0)?,
+                dead_at: time(row.get(1)?),
+                failures: row.get(2)?,
+                cause: Cause {
+                    reason: row.get::<_, Option<String>>(3)?.unwrap_or_default(),
+                    message: row.get::<_, Option<String>>(4)?.unwrap_or_default(),
+                    response: match row.get::<_, Option<u16>>(5)? {
+                        Some(status) => {
+                            let body = row.get::<_, Option<Vec<u8>>>(6)?.unwrap_or_default();
+                            Some(Response { status, body })
+                        }
+                        None => None,
+                    },
+                },
+                event: read_event(row, 7, webhook)?,
+            };
+            if filter.takes(letter.event.id, &letter.cause.reason, letter.dead_at) {
+                bytes += letter.event.body.len();
+                letters.push(letter);
+            }
+        }
+        Ok(letters)
+    }
+}
+
+impl Filter {
+    /// Whether it takes a dead letter.
+    pub(super) fn takes(&self, id: Uuid, reason: &str, dead_at: Timestamp) -> bool {
+        self.ids.as_ref().is_none_or(|ids| ids.contains(&id))
+            && self.reason.as_ref().is_none_or(|wanted| wanted == reason)
+            && self.before.is_none_or(|before| dead_at < before)
+    }
+}
+
+pub(super) fn time(ms: i64) -> Timestamp {
+    Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// An event out of the columns `id, accepted_ms, attributes, body, key`, the first of which is at `at`.
+fn read_event(row: &Row<'_>, at: usize, webhook: &WebhookKey) -> Result<Event, rusqlite::Error> {
+    let attributes = row.get_ref(at + 2)?.as_str()?;
+    Ok(Event {
+        id: row.get::<_, [u8; 16]>(at).map(Uuid::from_bytes)?,
+        webhook: webhook.clone(),
+        accepted_at: time(row.get(at + 1)?),
+        attributes: serde_json::from_str(attributes).map_err(|error| {
+            rusqlite::Error::FromSqlConversionFailure(at + 2, Type::Text, Box::new(error))
+        })?,
+        body: row.get(at + 3)?,
+        key: row.get(at + 4)?,
+    })
+}
