@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Api, Client, Resource, core::NamespaceResourceScope, runtime::utils::Backoff};
 
 use crate::{
-    api::v1alpha1::{ENDPOINT_ANNOTATION, OutboundWebhook, TRUST_ANNOTATION},
+    api::v1alpha1::{CREDENTIALS_ANNOTATION, ENDPOINT_ANNOTATION, OutboundWebhook, TRUST_ANNOTATION},
     backoff::backoff,
     event::WebhookKey,
     identity::fingerprint,
@@ -47,14 +47,19 @@ pub(crate) fn note_of(text: &str) -> String {
     text[..text.floor_char_boundary(limits::EVENT_NOTE_BYTES.min(text.len()))].to_owned()
 }
 
-/// What a Secret of identities is made for, as annotations: the origin of the endpoint, and whom to trust
-/// there. Controller and dispatcher compare: who is moved to another endpoint shows there what is accepted for
-/// it, or nothing.
-pub(crate) fn made_for(webhook: &OutboundWebhook) -> Option<[(&'static str, String); 2]> {
-    let endpoint = &webhook.spec.endpoint;
-    let url: reqwest::Url = endpoint.url.parse().ok()?;
-    let trust = serde_json::to_vec(&endpoint.trust).ok()?;
-    Some([(ENDPOINT_ANNOTATION, origin(&url)), (TRUST_ANNOTATION, fingerprint(&trust))])
+/// What a Secret of identities is made for, as annotations: the origin of the endpoint, whom to trust there, and
+/// which credentials are asked for. Controller and dispatcher compare: who is moved to another endpoint shows
+/// there what is accepted for it, or nothing.
+pub(crate) fn made_for(webhook: &OutboundWebhook) -> Option<Vec<(&'static str, String)>> {
+    let spec = &webhook.spec;
+    let url: reqwest::Url = spec.endpoint.url.parse().ok()?;
+    let trust = serde_json::to_vec(&spec.endpoint.trust).ok()?;
+    let mut made_for = vec![(ENDPOINT_ANNOTATION, origin(&url)), (TRUST_ANNOTATION, fingerprint(&trust))];
+    if spec.asks_for_credentials() {
+        let asked = (&spec.endpoint.headers, &spec.authorization, &spec.signature);
+        made_for.push((CREDENTIALS_ANNOTATION, fingerprint(&serde_json::to_vec(&asked).ok()?)));
+    }
+    Some(made_for)
 }
 
 /// Scheme, host and port of an endpoint: the value of [`ENDPOINT_ANNOTATION`].

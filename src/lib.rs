@@ -4,6 +4,7 @@ pub mod api;
 mod backoff;
 pub mod clock;
 pub mod controller;
+pub mod credentials;
 pub mod deliver;
 pub mod dispatcher;
 pub mod egress;

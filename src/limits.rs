@@ -145,6 +145,33 @@ pub const PROXY_HEAD_BYTES: usize = 16 * 1024;
 /// Length of the URL of a proxy, bytes.
 pub const PROXY_URL_BYTES: usize = 4096;
 
+// --- Headers, authorization, signature -----------------------------------------------------------
+
+/// Value of one header, bytes. A token in it may have a few KiB; servers take 8 KiB as a rule.
+pub const HEADER_VALUE_BYTES: usize = 8 * 1024;
+/// Headers of one webhook, names and values together, bytes.
+pub const HEADERS_BYTES: usize = 32 * 1024;
+/// A client's id or secret, bytes.
+pub const CLIENT_CREDENTIAL_BYTES: usize = 4096;
+/// A secret that signs, bytes, least and most: Standard Webhooks.
+pub const SIGNING_SECRET_BYTES: (usize, usize) = (24, 64);
+/// Time for a token endpoint to answer; it is beside the time of the attempt.
+pub const TOKEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Body of a token endpoint's answer, bytes.
+pub const TOKEN_RESPONSE_BYTES: usize = 64 * 1024;
+/// A token is fetched anew so long before it expires, or in the last fifth of a shorter life.
+pub const TOKEN_REFRESHED_BEFORE_EXPIRY: Duration = Duration::from_mins(1);
+/// How long a token is used of which the token endpoint does not say when it expires.
+pub const TOKEN_LIFE: Duration = Duration::from_hours(1);
+/// How long a token is used at least, whatever the token endpoint says of it.
+pub const TOKEN_LIFE_LEAST: Duration = Duration::from_secs(1);
+/// Delay before a token endpoint that failed is asked again: first and longest.
+pub const TOKEN_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+/// A token that followed one that the endpoint had answered 401, and got no better answer, stays for this time.
+pub const TOKEN_KEPT_IN_SPITE_OF_401: Duration = Duration::from_mins(1);
+/// Length of the error code of a token endpoint, characters.
+pub const TOKEN_ERROR_CHARACTERS: usize = 64;
+
 // --- The connection test ------------------------------------------------------------------------
 
 /// Time of the first read after a handshake. In TLS 1.3 a server refuses a certificate after the client's

@@ -11,12 +11,13 @@ use reqwest::Url;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
-use super::{Availability, Context, Error, Problem};
+use super::{Availability, Context, Error, Problem, credentials::credentials};
 use crate::{
     api::v1alpha1::{
         BundleKind, BundleRef, Certificate, ENABLED, ENDPOINT_ANNOTATION, KeystoreFormat, MTLS_LABEL,
         OutboundWebhook, Reason, SecretKeyRef, Source, TrustStoreRef,
     },
+    credentials::Credentials,
     identity::{Slots, Trust, parse_bundle},
     keystore::Format,
     kubernetes::{is_controlled_by, origin},
@@ -43,6 +44,8 @@ pub(super) struct Fetched {
     pub(super) trust: Result<Option<Trust>, Problem>,
     /// The trust store, where the webhook names one.
     pub(super) trust_store: Option<Result<TrustStore, Problem>>,
+    /// What a request carries beside the client certificate.
+    pub(super) credentials: Result<Credentials, Problem>,
     /// What was accepted before.
     pub(super) slots: Slots,
     /// The Secret that the slots came from, or whoever has its name.
@@ -101,9 +104,10 @@ pub(super) async fn fetch(context: &Context, webhook: &OutboundWebhook) -> Resul
             trust_store = Some(objects.trust_store(reference).await?);
         }
     }
+    let credentials = credentials(&objects, webhook).await?;
     let slots =
         url.as_ref().map_or_else(|_| Slots::default(), |url| slots(webhook, url, identities.as_ref()));
-    Ok(Fetched { url, gate, active, new, trust, trust_store, slots, identities })
+    Ok(Fetched { url, gate, active, new, trust, trust_store, credentials, slots, identities })
 }
 
 /// The API server and the client do not agree on every URL.
@@ -128,13 +132,14 @@ fn slots(webhook: &OutboundWebhook, url: &Url, identities: Option<&Secret>) -> S
     slots
 }
 
-struct Objects<'a> {
+/// Reads objects of the webhook's namespace.
+pub(super) struct Objects<'a> {
     context: &'a Context,
     namespace: &'a str,
 }
 
 impl Objects<'_> {
-    async fn get<K>(&self, name: &str) -> Result<Option<K>, Error>
+    pub(super) async fn get<K>(&self, name: &str) -> Result<Option<K>, Error>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
     {
@@ -288,16 +293,16 @@ fn has(data: Option<&BTreeMap<String, ByteString>>, key: &str) -> bool {
     data.is_some_and(|data| data.contains_key(key))
 }
 
-fn value(data: Option<&BTreeMap<String, ByteString>>, key: &str) -> Option<Zeroizing<Vec<u8>>> {
+pub(super) fn value(data: Option<&BTreeMap<String, ByteString>>, key: &str) -> Option<Zeroizing<Vec<u8>>> {
     data?.get(key).map(|value| Zeroizing::new(value.0.clone()))
 }
 
-fn secret_not_found(field: &str, name: &str) -> Problem {
+pub(super) fn secret_not_found(field: &str, name: &str) -> Problem {
     Problem::new(Reason::SecretNotFound, format!("{field}: there is no Secret {name:?} in this namespace"))
 }
 
 /// Names of keys are no secrets, and one of them is usually the one that was meant.
-fn key_not_found<V>(
+pub(super) fn key_not_found<V>(
     field: &str,
     kind: &str,
     name: &str,

@@ -1,9 +1,10 @@
 //! The controller. A reconcile reads as its steps, a file each:
 //!
-//! [`fetch`] what the webhook names → [`load`] the keystores → [`rotation`] of the slots →
+//! [`fetch`] what the webhook names, its [`credentials`] too → [`load`] the keystores → [`rotation`] of the slots →
 //! [`publish`] the identities Secret → tell the story in [`events`] → publish the certificates → start the
 //! tests that are due ([`probing`]) → [`status`].
 
+mod credentials;
 mod events;
 mod fetch;
 mod load;
@@ -92,6 +93,8 @@ enum Error {
     Api { action: &'static str, object: String, source: kube::Error },
     #[error("the identities cannot be written: {0}")]
     Pem(#[from] crate::identity::PemError),
+    #[error("the credentials cannot be written: {0}")]
+    Credentials(#[from] crate::credentials::CredentialsError),
     #[error("opening the keystore ended abnormally")]
     Load,
     #[error("it took longer than {:?}", limits::RECONCILE)]

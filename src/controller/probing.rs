@@ -37,6 +37,7 @@ pub(super) struct Inputs {
     url: Url,
     trust: Trust,
     request: Request,
+    credentials_left_out: bool,
     timeout: Duration,
     /// Changes with any of them, and with the wish for a test.
     hash: [u8; 32],
@@ -54,10 +55,16 @@ impl Inputs {
         let mut digest = Digest::new(&SHA256);
         let settings = format!("{url}\n{request:?}\n{}\n{wish}\n", trust.system_roots);
         digest.update(settings.as_bytes());
+        // By it a 403 is judged, and nothing else.
+        let credentials_left_out = webhook.spec.asks_for_credentials();
+        if credentials_left_out && request != Request::None {
+            digest.update(b"credentials left out\n");
+        }
         trust.certificates.iter().for_each(|certificate| digest.update(certificate));
         let mut hash = [0; 32];
         hash.copy_from_slice(digest.finish().as_ref());
-        Self { url: url.clone(), trust, request, timeout: endpoint.timeout(), hash }
+        let (url, timeout) = (url.clone(), endpoint.timeout());
+        Self { url, trust, request, credentials_left_out, timeout, hash }
     }
 
     /// With the chain that is presented: a server may refuse one and take another behind the same leaf.
@@ -194,6 +201,7 @@ impl<C: Clock + Clone> Tests<C> {
                     url: &inputs.url,
                     trust: &inputs.trust,
                     request: inputs.request,
+                    credentials_left_out: inputs.credentials_left_out,
                     timeout: inputs.timeout,
                     egress: &egress,
                 };

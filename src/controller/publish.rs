@@ -16,14 +16,19 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{Context, Error, FIELD_MANAGER, Problem, fetch::Fetched};
 use crate::{
-    api::v1alpha1::{ENDPOINT_ANNOTATION, IDENTITIES, MANAGED_BY, OutboundWebhook, Reason, TRUST_ANNOTATION},
+    api::v1alpha1::{
+        CREDENTIALS_ANNOTATION, ENDPOINT_ANNOTATION, IDENTITIES, MANAGED_BY, OutboundWebhook, Reason,
+        TRUST_ANNOTATION,
+    },
+    credentials::{CREDENTIALS, Credentials},
     identity::{Slot, Slots, TRUSTED, Trust, chain_to_pem},
     kubernetes::{is_controlled_by, made_for},
 };
 
 /// The keys that the dispatcher reads.
 fn own_keys() -> impl Iterator<Item = &'static str> {
-    Slot::ALL.into_iter().flat_map(|slot| [slot.certificate_key(), slot.private_key_key()]).chain([TRUSTED])
+    let of_slots = Slot::ALL.into_iter().flat_map(|slot| [slot.certificate_key(), slot.private_key_key()]);
+    of_slots.chain([TRUSTED, CREDENTIALS])
 }
 
 /// All certificates in one file: what a receiver trusts that takes a single one.
@@ -39,7 +44,9 @@ pub(super) async fn identities(
     let (Ok(_), Ok(trust)) = (&fetched.url, &fetched.trust) else { return Ok(Ok(())) };
     let secrets: Api<Secret> =
         Api::namespaced(context.client.clone(), &webhook.namespace().unwrap_or_default());
-    let wanted = || identities_secret(webhook, slots, trust.as_ref());
+    // Without all that is asked for there is nothing that may be sent.
+    let credentials = fetched.credentials.as_ref().ok().filter(|_| webhook.spec.asks_for_credentials());
+    let wanted = || identities_secret(webhook, slots, trust.as_ref(), credentials);
     let wanted = webhook.needs_identities().then(wanted).transpose()?;
     if let (Some(secret), Some(wanted)) = (&fetched.identities, &wanted) {
         remove_foreign_keys(&secrets, webhook, secret, wanted).await?;
@@ -64,6 +71,7 @@ fn identities_secret(
     webhook: &OutboundWebhook,
     slots: &Slots,
     trust: Option<&Trust>,
+    credentials: Option<&Credentials>,
 ) -> Result<Secret, Error> {
     let mut metadata = metadata(webhook, OutboundWebhook::identities_name(&webhook.name_any()));
     let made_for = made_for(webhook).into_iter().flatten();
@@ -76,6 +84,9 @@ fn identities_secret(
         .collect();
     if let Some(trust) = trust.filter(|trust| !trust.certificates.is_empty()) {
         data.insert(TRUSTED.to_owned(), ByteString(trust.to_pem().into_bytes()));
+    }
+    if let Some(credentials) = credentials {
+        data.insert(CREDENTIALS.to_owned(), ByteString(credentials.to_json()?.to_vec()));
     }
     Ok(Secret { metadata, data: Some(data), type_: Some("Opaque".to_owned()), ..Secret::default() })
 }
@@ -145,7 +156,7 @@ fn same_secret(is: &Secret, wanted: &Secret) -> bool {
     let there = data(is);
     data(wanted).iter().all(|(key, value)| there.get(key) == Some(value))
         && own_keys().all(|key| there.contains_key(key) == data(wanted).contains_key(key))
-        && [ENDPOINT_ANNOTATION, TRUST_ANNOTATION].into_iter().all(annotated)
+        && [ENDPOINT_ANNOTATION, TRUST_ANNOTATION, CREDENTIALS_ANNOTATION].into_iter().all(annotated)
         && has_labels(is, wanted)
 }
 

@@ -116,7 +116,8 @@ fn names_secret(webhook: &OutboundWebhook, name: &str) -> bool {
     let store = trust.and_then(|trust| trust.trust_store_ref.as_ref());
     let of_trust =
         trusts(webhook, BundleKind::Secret).chain(store.map(|store| &store.password_secret_ref.name));
-    of_certificates.chain(of_trust).any(|named| named == name)
+    let of_credentials = webhook.spec.credential_refs().into_iter().map(|reference| &reference.name);
+    of_certificates.chain(of_trust).chain(of_credentials).any(|named| named == name)
         || OutboundWebhook::identities_name(&webhook.name_any()) == name
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{
     StatusCode,
-    header::{HeaderValue, RETRY_AFTER},
+    header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER},
 };
 use http_body_util::BodyExt as _;
 use jiff::Timestamp;
@@ -66,9 +66,35 @@ pub(super) async fn attempt(
 ) -> Result<StatusCode, Failure> {
     let mut headers =
         event::http::write(event).map_err(|_| not_sendable("an attribute cannot be sent as a header"))?;
-    let id = HeaderValue::from_str(&event.id.to_string());
-    headers.insert("webhook-id", id.map_err(|_| not_sendable("the id cannot be sent as a header"))?);
+    let id = event.id.to_string();
+    let value = HeaderValue::from_str(&id);
+    headers.insert("webhook-id", value.map_err(|_| not_sendable("the id cannot be sent as a header"))?);
     headers.insert("webhook-timestamp", HeaderValue::from(now.as_second()));
+    let authorizer = &target.authorizer;
+    authorizer.add_to(&mut headers, &id, now, &event.body).map_err(not_sendable)?;
+    let Some(tokens) = authorizer.tokens() else { return send(target, client, headers, event, now).await };
+    let mut token = tokens.get(now).await?;
+    headers.insert(AUTHORIZATION, token.header());
+    let mut result = send(target, client, headers.clone(), event, now).await;
+    let unauthorized = |failure: &Failure| failure.status() == Some(StatusCode::UNAUTHORIZED.as_u16());
+    if result.as_ref().is_err_and(unauthorized) && tokens.refused(&token, now) {
+        token = tokens.get(now).await?;
+        headers.insert(AUTHORIZATION, token.header());
+        result = send(target, client, headers, event, now).await;
+    }
+    if result.is_ok() {
+        tokens.taken(&token);
+    }
+    result
+}
+
+async fn send(
+    target: &Target,
+    client: &Client,
+    headers: HeaderMap,
+    event: &Event,
+    now: Timestamp,
+) -> Result<StatusCode, Failure> {
     let handshakes = client.handshakes();
     let deadline = Instant::now() + target.timeout;
     let response = match timeout_at(deadline, client.post(&target.url, headers, event.body.clone())).await {
@@ -88,7 +114,9 @@ pub(super) async fn attempt(
     let refused = probe::http::refused(&answer, context(client, handshakes));
     let failure =
         refused.map_or_else(|| http_failure(Reason::HttpStatus, &format!("HTTP {status}")), Failure::from);
-    let body = body[..body.len().min(limits::DEAD_RESPONSE_BYTES)].to_vec();
+    // An endpoint may repeat what it was sent, and dead letters are read by others.
+    let kept = if target.authorizer.adds_secrets() { 0 } else { limits::DEAD_RESPONSE_BYTES };
+    let body = body[..body.len().min(kept)].to_vec();
     let response = Some(queue::Response { status: status.as_u16(), body });
     Err(Failure { retry_after, response, ..failure })
 }

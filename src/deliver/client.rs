@@ -40,7 +40,7 @@ pub struct Client {
 }
 
 /// Makes and keeps the connections.
-type HttpClient = legacy::Client<Connector, Full<Bytes>>;
+pub(super) type HttpClient = legacy::Client<Connector, Full<Bytes>>;
 
 /// The head of a response, and its body as it comes.
 pub(super) type Response = http::Response<Incoming>;
@@ -95,16 +95,25 @@ impl Client {
         let mut request =
             Request::builder().method(Method::POST).uri(url.as_str()).body(Full::new(Bytes::from(body)))?;
         *request.headers_mut() = headers;
-        request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(crate::USER_AGENT));
-        request.headers_mut().insert(ACCEPT, HeaderValue::from_static("*/*"));
-        Ok(self.http.request(request).await?)
+        Ok(send(&self.http, request).await?)
     }
+}
+
+/// Sends a request that says of itself no less than every other of ours.
+pub(super) async fn send(
+    http: &HttpClient,
+    mut request: Request<Full<Bytes>>,
+) -> Result<Response, legacy::Error> {
+    for (name, value) in [(USER_AGENT, crate::USER_AGENT), (ACCEPT, "*/*")] {
+        request.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    http.request(request).await
 }
 
 /// It follows no redirect and knows no proxy but that of `egress`: one from the environment would be one more party
 /// that nobody named. reqwest, which is made of the same parts, would ask a proxy for the name instead of the address
 /// that was checked, and show an https proxy the certificate of the webhook.
-fn http_client(tls: ClientConfig, egress: &Egress) -> HttpClient {
+pub(super) fn http_client(tls: ClientConfig, egress: &Egress) -> HttpClient {
     let mut connector = HttpsConnector::from((egress.clone(), tls));
     connector.enforce_https();
     legacy::Client::builder(TokioExecutor::new())
@@ -116,7 +125,7 @@ fn http_client(tls: ClientConfig, egress: &Egress) -> HttpClient {
 
 /// Makes connections in a bounded time, TLS handshake included.
 #[derive(Clone, Debug)]
-struct Connector(HttpsConnector<Egress>);
+pub(super) struct Connector(HttpsConnector<Egress>);
 
 impl tower::Service<Uri> for Connector {
     type Response = MaybeHttpsStream<TokioIo<Stream>>;

@@ -2,15 +2,18 @@
 
 mod activity;
 mod attempt;
+mod authorizer;
 mod client;
 mod health;
 mod refused;
 mod retry;
 mod target;
+mod token;
 mod worker;
 
 pub use activity::{Activity, LastFailure, Snapshot, State};
 pub use attempt::Failure;
+pub use authorizer::Authorizer;
 pub use client::Client;
 pub use refused::Refused;
 pub use retry::RetryPolicy;

@@ -8,7 +8,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{Client, RetryPolicy};
+use super::{Authorizer, Client, RetryPolicy};
 use crate::{limits, probe::Refusal};
 
 /// What a worker is to do. Readers see it whole or not at all.
@@ -33,6 +33,8 @@ pub struct Target {
     pub rate: Option<NonZeroU32>,
     /// When a failed attempt is repeated.
     pub retry: RetryPolicy,
+    /// What is added to each request.
+    pub authorizer: Arc<Authorizer>,
     /// Statuses that end an event: it would get them again.
     pub non_retryable: Vec<u16>,
     /// Of the webhook's spec: what an endpoint said holds for one.
@@ -42,9 +44,11 @@ pub struct Target {
 }
 
 impl Target {
-    /// Whether this is the same endpoint with the same certificates, in an unchanged spec.
+    /// Whether this is the same endpoint with the same certificates and credentials, in an unchanged spec.
     pub(super) fn is_as(&self, other: &Self) -> bool {
-        self.generation == other.generation && Arc::ptr_eq(&self.clients, &other.clients)
+        self.generation == other.generation
+            && Arc::ptr_eq(&self.clients, &other.clients)
+            && Arc::ptr_eq(&self.authorizer, &other.authorizer)
     }
 }
 

@@ -6,8 +6,9 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
 
 use crate::{
-    api::v1alpha1::{ConditionType, OutboundWebhook},
-    deliver::{Assignment, Client, Clients, RetryPolicy, Target},
+    api::v1alpha1::{Authorization, ConditionType, OutboundWebhook},
+    credentials::{CREDENTIALS, Credentials, CredentialsError},
+    deliver::{Assignment, Authorizer, Client, Clients, RetryPolicy, Target},
     egress::Egress,
     identity::{Identity, Slots, TRUSTED, TlsError, Trust, TrustError, parse_bundle},
     kubernetes::{is_controlled_by, made_for},
@@ -18,6 +19,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(super) struct Built {
     trust: Trust,
+    authorizer: Arc<Authorizer>,
     clients: Arc<Clients>,
     /// By the fingerprint of its chain.
     by_fingerprint: HashMap<Option<String>, Arc<Client>>,
@@ -28,6 +30,8 @@ pub(super) struct Built {
 enum Unusable {
     #[error("{TRUSTED} {0}")]
     Trust(#[from] TrustError),
+    #[error("{CREDENTIALS} {0}")]
+    Credentials(#[from] CredentialsError),
     #[error(transparent)]
     Client(#[from] TlsError),
     #[error("the endpoint is not a URL")]
@@ -53,11 +57,11 @@ pub(super) fn assign(
         return hold("the identities for this endpoint are not there yet");
     }
     match target(webhook, secret.filter(|_| webhook.needs_identities()), egress, built) {
-        Ok(Some(target)) => Assignment::Deliver(Arc::new(target)),
-        Ok(None) => hold("no certificate has been accepted"),
+        Ok(Ok(target)) => Assignment::Deliver(Arc::new(target)),
+        Ok(Err(missing)) => hold(missing),
         Err(error) => {
             tracing::error!(webhook = %webhook.name_any(), namespace = ?webhook.namespace(), %error, "cannot deliver");
-            hold("the TLS configuration cannot be made")
+            hold("what was accepted cannot be used")
         }
     }
 }
@@ -69,20 +73,21 @@ pub(super) fn is_ready(webhook: &OutboundWebhook) -> bool {
         .any(|condition| condition.type_ == ConditionType::Ready.as_str() && condition.status == "True")
 }
 
-/// Written by the controller for this very webhook, and for the endpoint and the trust that it names now: what
-/// was accepted for another endpoint is not shown here, whoever is to say so may be away.
+/// Written by the controller for this very webhook, and for the endpoint, the trust and the credentials that it
+/// names now: what was accepted for another endpoint is not shown here, whoever is to say so may be away.
 fn belongs(secret: &Secret, webhook: &OutboundWebhook) -> bool {
     let Some(made_for) = made_for(webhook) else { return false };
     is_controlled_by(secret, webhook.metadata.uid.as_ref())
         && made_for.iter().all(|(name, value)| secret.annotations().get(*name) == Some(value))
 }
 
+/// Where to send, and how; or what is missing of it.
 fn target(
     webhook: &OutboundWebhook,
     secret: Option<&Secret>,
     egress: &Egress,
     built: &mut Option<Built>,
-) -> Result<Option<Target>, Unusable> {
+) -> Result<Result<Target, &'static str>, Unusable> {
     let data = secret.and_then(|secret| secret.data.as_ref());
     let get = |key: &str| data.and_then(|data| data.get(key)).map(|value| value.0.as_slice());
     let slots = if webhook.spec.mtls.is_some() {
@@ -93,15 +98,20 @@ fn target(
         // Nothing stands in for an Active that is not there.
         if slots.active.is_none() {
             *built = None;
-            return Ok(None);
+            return Ok(Err("no certificate has been accepted"));
         }
         slots
     } else {
         Slots::default()
     };
-    let clients = clients(&slots, trust(webhook, get)?, egress, built)?;
+    let Some(credentials) = credentials(webhook, get)? else {
+        return Ok(Err("no headers, authorization or signing secrets have been accepted"));
+    };
+    let trust = trust(webhook, get)?;
+    let authorizer = authorizer(credentials, &trust, egress, built.as_ref())?;
+    let clients = clients(&slots, trust, egress, &authorizer, built)?;
     let delivery = webhook.spec.delivery.clone().unwrap_or_default();
-    Ok(Some(Target {
+    Ok(Ok(Target {
         url: webhook.spec.endpoint.url.parse().map_err(|_| Unusable::Url)?,
         timeout: webhook.spec.endpoint.timeout(),
         max_in_flight: usize::try_from(delivery.max_in_flight).unwrap_or(1).max(1),
@@ -111,10 +121,49 @@ fn target(
             max: delivery.retry.max(),
             max_age: delivery.retry.max_age(),
         },
+        authorizer,
         non_retryable: statuses(&delivery.retry.non_retryable_status_codes),
         generation: webhook.metadata.generation.unwrap_or_default(),
         clients,
     }))
+}
+
+/// `None` where the webhook asks for more than is there.
+fn credentials<'a>(
+    webhook: &OutboundWebhook,
+    get: impl Fn(&str) -> Option<&'a [u8]>,
+) -> Result<Option<Credentials>, Unusable> {
+    let spec = &webhook.spec;
+    if !spec.asks_for_credentials() {
+        return Ok(Some(Credentials::default()));
+    }
+    let Some(json) = get(CREDENTIALS) else { return Ok(None) };
+    let credentials = Credentials::from_json(json)?;
+    let token = |authorization: &Authorization| authorization.oauth2_client_credentials.is_some();
+    let asks_for_token = spec.authorization.as_ref().is_some_and(token);
+    let authorization_headers = usize::from(spec.authorization.is_some() && !asks_for_token);
+    let signing_secrets = spec.signature.as_ref().map_or(0, |signature| signature.secret_refs.len());
+    let complete = credentials.headers.len() == spec.endpoint.headers.len() + authorization_headers
+        && credentials.client_credentials.is_some() == asks_for_token
+        && credentials.signing_secrets.len() == signing_secrets;
+    Ok(complete.then_some(credentials))
+}
+
+/// The one of the last time where nothing has changed for it: its token is kept with it.
+fn authorizer(
+    credentials: Credentials,
+    trust: &Trust,
+    egress: &Egress,
+    before: Option<&Built>,
+) -> Result<Arc<Authorizer>, Unusable> {
+    match before {
+        Some(Built { authorizer, trust: same, .. })
+            if authorizer.credentials() == &credentials && same == trust =>
+        {
+            Ok(Arc::clone(authorizer))
+        }
+        _ => Ok(Arc::new(Authorizer::new(credentials, trust, egress)?)),
+    }
 }
 
 fn statuses(codes: &[i32]) -> Vec<u16> {
@@ -134,6 +183,7 @@ fn clients(
     slots: &Slots,
     trust: Trust,
     egress: &Egress,
+    authorizer: &Arc<Authorizer>,
     built: &mut Option<Built>,
 ) -> Result<Arc<Clients>, Unusable> {
     let before = built.take().filter(|before| before.trust == trust);
@@ -154,7 +204,8 @@ fn clients(
     let clients = Clients::new(active, other(&slots.new)?, other(&slots.previous)?);
     let same = before.filter(|before| before.clients.are(&clients)).map(|before| before.clients);
     let clients = same.unwrap_or_else(|| Arc::new(clients));
-    *built = Some(Built { trust, clients: Arc::clone(&clients), by_fingerprint });
+    let authorizer = Arc::clone(authorizer);
+    *built = Some(Built { trust, authorizer, clients: Arc::clone(&clients), by_fingerprint });
     Ok(clients)
 }
 

@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     api::v1alpha1::{IDENTITIES_SELECTOR, OutboundWebhook},
     clock::{Clock as _, SystemClock},
+    credentials::CREDENTIALS,
     egress::{self, Egress},
     event::WebhookKey,
     identity::{Slot, TRUSTED},
@@ -201,7 +202,7 @@ fn keep_what_is_read(secret: &mut Secret) {
     let named = secret.webhook().is_some();
     if let Some(data) = &mut secret.data {
         let ours = |key: &str| {
-            key == TRUSTED
+            [TRUSTED, CREDENTIALS].contains(&key)
                 || Slot::ALL
                     .iter()
                     .any(|slot| [slot.certificate_key(), slot.private_key_key()].contains(&key))

@@ -203,7 +203,11 @@ fn report(webhook: &WebhookKey, before: &Assignment, after: &Assignment) {
     match (before, after) {
         (Assignment::Hold(was), Assignment::Hold(reason)) if was == reason => {}
         (_, Assignment::Hold(reason)) => tracing::info!(%webhook, reason, "holds"),
-        (Assignment::Deliver(was), Assignment::Deliver(is)) if Arc::ptr_eq(&was.clients, &is.clients) => {}
+        (Assignment::Deliver(was), Assignment::Deliver(is)) if Arc::ptr_eq(&was.clients, &is.clients) => {
+            if !Arc::ptr_eq(&was.authorizer, &is.authorizer) {
+                tracing::info!(%webhook, "has other headers, authorization or signing secrets");
+            }
+        }
         (_, Assignment::Deliver(target)) => {
             let identity = target.clients.active().identity();
             tracing::info!(

@@ -4,7 +4,8 @@
 //! before it writes: a TLS 1.3 server refuses a client certificate only after the client's handshake is
 //! complete, and a client that writes at once may lose the alert to a reset. By choice it also sends a HEAD
 //! or OPTIONS request, for servers that refuse in HTTP. It never sends an event or a credential other than
-//! the certificate, and follows no redirect. Where the identity cannot be used it sends nothing.
+//! the certificate, and follows no redirect. A server that wants another credential answers 401 or 403 to that,
+//! which says nothing of the certificate. Where the identity cannot be used it sends nothing.
 //!
 //! [`classify`] and [`http`] are pure, and judge deliveries as well.
 
@@ -42,6 +43,8 @@ pub struct Endpoint<'a> {
     pub trust: &'a Trust,
     /// What is sent once TLS is up.
     pub request: Request,
+    /// Whether deliveries carry headers, authorization or a signature, which the test leaves out.
+    pub credentials_left_out: bool,
     /// Time for all of it.
     pub timeout: Duration,
     /// What may be dialled, and how.
@@ -126,16 +129,19 @@ pub async fn probe(endpoint: &Endpoint<'_>, identity: Option<&Identity>) -> Outc
         duration: started.elapsed(),
     };
     match result {
-        Ok(()) => passed(outcome, identity.is_some()),
+        Ok(()) => passed(outcome, identity.is_some(), endpoint.credentials_left_out),
         Err(failure) => failed(outcome, failure),
     }
 }
 
-fn passed(outcome: Outcome, presented: bool) -> Outcome {
+fn passed(outcome: Outcome, presented: bool, credentials_left_out: bool) -> Outcome {
     let tls = outcome.tls.as_ref();
     let version = tls.and_then(|tls| tls.version).unwrap_or("TLS");
     let requested = tls.is_some_and(|tls| tls.certificate_requested);
     let answer = match outcome.http_status {
+        Some(status @ (401 | 403)) if credentials_left_out => {
+            format!("; it answered HTTP {status} to a test, which carries no headers and no authorization")
+        }
         Some(status) => format!("; it answered HTTP {status}"),
         None => String::new(),
     };

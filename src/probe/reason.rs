@@ -4,7 +4,7 @@ use std::fmt;
 
 use rustls::AlertDescription;
 
-/// How a connection test ended.
+/// How a connection test ended, or an attempt to deliver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// The server answered, and nothing spoke against the certificate.
@@ -51,6 +51,10 @@ pub enum Reason {
     HttpStatus,
     /// What came back is no HTTP/1.1 response.
     HttpFailed,
+    /// The token endpoint gave no token; nothing was sent.
+    TokenRefused,
+    /// The token endpoint could not be reached; nothing was sent.
+    TokenEndpointUnreachable,
 }
 
 impl Reason {
@@ -78,6 +82,8 @@ impl Reason {
             Self::TlsFailed => "TLSFailed",
             Self::HttpStatus => "HTTPStatus",
             Self::HttpFailed => "HTTPFailed",
+            Self::TokenRefused => "TokenRefused",
+            Self::TokenEndpointUnreachable => "TokenEndpointUnreachable",
         }
     }
 }
@@ -103,6 +109,8 @@ pub enum Layer {
     TlsClient,
     /// The answer.
     Http,
+    /// What the request is authorized with could not be got.
+    Authorization,
     /// The time ran out.
     Timeout,
 }
@@ -117,6 +125,7 @@ impl Layer {
             Self::TlsServer => "TLSServer",
             Self::TlsClient => "TLSClient",
             Self::Http => "HTTP",
+            Self::Authorization => "Authorization",
             Self::Timeout => "Timeout",
         }
     }

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 #[macro_use]
 mod harness;
+mod authorization;
 mod controller;
 mod crd;
 mod delivery;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         crd::tests(),
         controller::tests(),
         delivery::tests(),
+        authorization::tests(),
         delivery_policy::tests(),
         egress::tests(),
         rotation::tests(),

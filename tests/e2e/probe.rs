@@ -68,7 +68,9 @@ pub(crate) async fn tested_with(
 ) -> Outcome {
     let url = url.parse().unwrap();
     let identity = client.map(identity);
-    let endpoint = Endpoint { url: &url, trust, request, timeout, egress: &to_receivers() };
+    let egress = to_receivers();
+    let endpoint =
+        Endpoint { url: &url, trust, request, credentials_left_out: false, timeout, egress: &egress };
     let outcome = probe(&endpoint, identity.as_ref()).await;
     assert!(outcome.duration < timeout + Duration::from_secs(1), "{outcome:#?}");
     assert_eq!(outcome.layer.is_none(), outcome.succeeded(), "{outcome:#?}");

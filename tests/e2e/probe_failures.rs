@@ -129,8 +129,15 @@ async fn an_identity_that_cannot_be_used_sends_nothing(_: Arc<Cluster>) {
     let key = Zeroizing::new(other.key_der().secret_der().to_vec());
     let mixed = Identity::new(shared.client.chain_der(), key, None).unwrap();
     let (url, trust) = (receiver.url().parse().unwrap(), trust(&shared.server_authority));
-    let (request, egress) = (Request::Head, to_receivers());
-    let endpoint = Endpoint { url: &url, trust: &trust, request, timeout: TIMEOUT, egress: &egress };
+    let egress = to_receivers();
+    let endpoint = Endpoint {
+        url: &url,
+        trust: &trust,
+        request: Request::Head,
+        credentials_left_out: false,
+        timeout: TIMEOUT,
+        egress: &egress,
+    };
     let outcome = probe(&endpoint, Some(&mixed)).await;
     failed(&outcome, Reason::CertificateUnusable, Layer::TlsClient);
     assert_eq!((outcome.address, outcome.tls), (None, None));

@@ -63,6 +63,12 @@ pub enum Reason {
     KeyNotFound,
     /// The CA bundle holds no certificate that can be read.
     InvalidCaBundle,
+    /// A header cannot have the name or the value that is asked for.
+    InvalidHeader,
+    /// What the Secrets of `authorization` hold cannot be sent.
+    InvalidAuthorization,
+    /// What a Secret of `signature` holds is no secret of Standard Webhooks.
+    InvalidSigningSecret,
     /// The endpoint is a URL to the API server, and none that can be dialled.
     InvalidUrl,
     /// An object that the controller would write belongs to somebody else.
@@ -102,6 +108,9 @@ impl Reason {
             Self::ConfigMapNotFound => "ConfigMapNotFound",
             Self::KeyNotFound => "KeyNotFound",
             Self::InvalidCaBundle => "InvalidCABundle",
+            Self::InvalidHeader => "InvalidHeader",
+            Self::InvalidAuthorization => "InvalidAuthorization",
+            Self::InvalidSigningSecret => "InvalidSigningSecret",
             Self::InvalidUrl => "InvalidURL",
             Self::NotOwned => "NotOwned",
             Self::WaitsForTest => "WaitsForTest",

@@ -13,9 +13,10 @@ use kube::CustomResourceExt as _;
 
 pub use condition::{ConditionType, Reason};
 pub use spec::{
-    BundleKind, BundleRef, Certificate, ConnectionTest, Delivery, Endpoint, KeystoreFormat, KeystoreRef,
-    MutualTls, Ordering, OutboundWebhook, OutboundWebhookSpec, Promotion, Retry, Rotation, SecretKeyRef,
-    TestRequest, Trust, TrustStoreRef,
+    Authorization, BasicAuthorization, BearerAuthorization, BundleKind, BundleRef, Certificate,
+    ClientCredentials, ConnectionTest, Delivery, Endpoint, Header, HeaderAuthorization, HeaderValueSource,
+    KeystoreFormat, KeystoreRef, MutualTls, Ordering, OutboundWebhook, OutboundWebhookSpec, Promotion, Retry,
+    Rotation, SecretKeyRef, Signature, TestRequest, TokenEndpointAuthMethod, Trust, TrustStoreRef,
 };
 pub use status::{
     AlertStatus, CertificateStatus, CertificateWarning, DeliveryStatus, FailureStatus, LocalRef,
@@ -32,6 +33,9 @@ pub const ENABLED: &str = "enabled";
 pub const ENDPOINT_ANNOTATION: &str = "postrider.dev/endpoint-origin";
 /// On a Secret of identities: what the webhook said of trust when it was written, as a hash.
 pub const TRUST_ANNOTATION: &str = "postrider.dev/trust";
+/// On a Secret of identities: what the webhook said of headers, authorization and signature when it was written,
+/// as a hash. Not there where it said nothing of them.
+pub const CREDENTIALS_ANNOTATION: &str = "postrider.dev/credentials";
 /// On a webhook: the fingerprint of the New that is to become Active now.
 pub const PROMOTE_ANNOTATION: &str = "postrider.dev/promote";
 /// On a webhook: any new value asks for a connection test now.
@@ -62,9 +66,9 @@ impl OutboundWebhook {
         format!("{name}-client-certificate")
     }
 
-    /// Whether the controller publishes a Secret for the dispatcher: an identity, or whom to trust.
+    /// Whether the controller publishes a Secret for the dispatcher: an identity, whom to trust, or credentials.
     pub fn needs_identities(&self) -> bool {
-        self.spec.mtls.is_some() || self.spec.endpoint.trust.is_some()
+        self.spec.mtls.is_some() || self.spec.endpoint.trust.is_some() || self.spec.asks_for_credentials()
     }
 }
 

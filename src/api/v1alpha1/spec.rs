@@ -68,6 +68,14 @@ use super::OutboundWebhookStatus;
         priority = 1
     )
 )]
+#[x_kube(validation = Rule::new(
+    "!has(self.authorization) || !has(self.endpoint.headers) \
+     || self.endpoint.headers.all(h, h.name.lowerAscii() != 'authorization')"
+).message("endpoint.headers must not have Authorization beside spec.authorization: use one of the two"))]
+#[x_kube(validation = Rule::new(
+    "!has(self.authorization) || !has(self.authorization.header) || !has(self.endpoint.headers) \
+     || self.endpoint.headers.all(h, h.name.lowerAscii() != self.authorization.header.name.lowerAscii())"
+).message("authorization.header.name must not be in endpoint.headers as well"))]
 #[serde(rename_all = "camelCase")]
 pub struct OutboundWebhookSpec {
     /// Where events go, and whom to trust there.
@@ -76,6 +84,12 @@ pub struct OutboundWebhookSpec {
     /// without the certificate that is named here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtls: Option<MutualTls>,
+    /// How the endpoint knows the sender in HTTP, beside its certificate. Nothing is ever sent without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization: Option<Authorization>,
+    /// How each request is signed. Nothing is ever sent without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<Signature>,
     /// How events are sent and repeated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delivery: Option<Delivery>,
@@ -84,28 +98,82 @@ pub struct OutboundWebhookSpec {
     pub suspend: bool,
 }
 
+/// A URL that is dialled.
+const HTTPS_URL: &str = "isURL(self) && url(self).getScheme() == 'https' && url(self).getHostname() != ''";
+const NO_CREDENTIALS: &str = "!self.matches('^[^/]*//[^/?]*@')";
+const NO_CREDENTIALS_MESSAGE: &str =
+    "must not hold credentials: they would stand in clear text in this object";
+const NO_FRAGMENT: &str = "!self.contains('#')";
+const NO_FRAGMENT_MESSAGE: &str = "must not have a fragment: it is never sent";
+
 /// Where events go, and whom to trust there.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Endpoint {
     /// An https URL; path and query are allowed, credentials and a fragment are not.
     #[schemars(length(min = 1, max = 2048))]
-    #[x_kube(validation = Rule::new("isURL(self) && url(self).getScheme() == 'https' && url(self).getHostname() != ''")
+    #[x_kube(validation = Rule::new(HTTPS_URL)
         .message("must be an https URL with a host, such as https://partner.example/hooks"))]
-    #[x_kube(validation = Rule::new("!self.matches('^[^/]*//[^/?]*@')")
-        .message("must not hold credentials: they would stand in clear text in this object"))]
-    #[x_kube(validation = Rule::new("!self.contains('#')").message("must not have a fragment: it is never sent"))]
+    #[x_kube(validation = Rule::new(NO_CREDENTIALS).message(NO_CREDENTIALS_MESSAGE))]
+    #[x_kube(validation = Rule::new(NO_FRAGMENT).message(NO_FRAGMENT_MESSAGE))]
     pub url: String,
     /// Time for a whole attempt, seconds.
     #[serde(default = "default_timeout_seconds")]
     #[schemars(range(min = 1, max = 60))]
     pub timeout_seconds: i32,
+    /// Sent with every event. A connection test sends none of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new(
+        "self.all(h, self.exists_one(other, other.name.lowerAscii() == h.name.lowerAscii()))"
+    ).message("must not name a header twice; upper and lower case are the same"))]
+    pub headers: Vec<Header>,
     /// Who the server may be. Default: whom the system trusts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trust: Option<Trust>,
-    /// How the connection is tested. No test sends an event.
+    /// How the connection is tested. No test sends an event, a header of `headers`, authorization or signature.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test: Option<ConnectionTest>,
+}
+
+/// The name of a header: RFC 9110, 5.1.
+const HEADER_NAME: &str = "self.matches('^[A-Za-z0-9!#$%&*+.^_`|~\\'-]+$')";
+const HEADER_NAME_MESSAGE: &str = "must be the name of an HTTP header: letters, digits and !#$%&'*+-.^_`|~";
+/// Those that the program sets itself, and those that are about a connection and no request.
+const NOT_RESERVED: &str = "!(self.lowerAscii() in ['host', 'content-length', 'content-type', 'transfer-encoding', \
+     'connection', 'keep-alive', 'proxy-connection', 'te', 'trailer', 'upgrade', 'expect']) \
+     && !self.lowerAscii().startsWith('webhook-') && !self.lowerAscii().startsWith('ce-')";
+const NOT_RESERVED_MESSAGE: &str = "is reserved: Host, Content-Length, Content-Type, Transfer-Encoding, Connection \
+     and others of a connection, webhook-* and ce-* are set by Postrider";
+
+/// A header with its value.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[x_kube(validation = Rule::new("has(self.value) != has(self.valueFrom)")
+    .message("exactly one of value and valueFrom must be set"))]
+#[serde(rename_all = "camelCase")]
+pub struct Header {
+    /// Its name; upper and lower case are the same.
+    #[schemars(length(min = 1, max = 128))]
+    #[x_kube(validation = Rule::new(HEADER_NAME).message(HEADER_NAME_MESSAGE))]
+    #[x_kube(validation = Rule::new(NOT_RESERVED).message(NOT_RESERVED_MESSAGE))]
+    pub name: String,
+    /// Its value, which everybody may read who may read this object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
+    #[x_kube(validation = Rule::new("self.matches('^[!-~]([ -~\\t]*[!-~])?$')")
+        .message("must be printable ASCII without a space at either end"))]
+    pub value: Option<String>,
+    /// Where its value is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value_from: Option<HeaderValueSource>,
+}
+
+/// Where the value of a header is.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct HeaderValueSource {
+    /// A key of a Secret. One line break at the end of the value is left out.
+    pub secret_key_ref: SecretKeyRef,
 }
 
 /// How the connection is tested.
@@ -297,6 +365,115 @@ pub enum KeystoreFormat {
     Jks,
 }
 
+/// How the endpoint knows the sender in HTTP. One line break at the end of a value in a Secret is left out. A
+/// connection test sends none of this.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[x_kube(validation = Rule::new(
+    "[has(self.basic), has(self.bearer), has(self.header), has(self.oauth2ClientCredentials)].filter(is, is).size() == 1"
+).message("exactly one of basic, bearer, header and oauth2ClientCredentials must be set"))]
+#[serde(rename_all = "camelCase")]
+pub struct Authorization {
+    /// A user and a password: RFC 7617.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basic: Option<BasicAuthorization>,
+    /// A token that does not change by itself: RFC 6750.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bearer: Option<BearerAuthorization>,
+    /// A header of the endpoint's own, such as X-API-Key, or Authorization with another scheme.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header: Option<HeaderAuthorization>,
+    /// A token that an authorization server gives: RFC 6749, 4.4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oauth2_client_credentials: Option<ClientCredentials>,
+}
+
+/// A user and a password.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct BasicAuthorization {
+    /// The user's name, without a colon.
+    pub username_secret_ref: SecretKeyRef,
+    /// The password.
+    pub password_secret_ref: SecretKeyRef,
+}
+
+/// A token that does not change by itself.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct BearerAuthorization {
+    /// The token, without the word Bearer.
+    pub token_secret_ref: SecretKeyRef,
+}
+
+/// A header of the endpoint's own.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct HeaderAuthorization {
+    /// Its name; upper and lower case are the same.
+    #[schemars(length(min = 1, max = 128))]
+    #[x_kube(validation = Rule::new(HEADER_NAME).message(HEADER_NAME_MESSAGE))]
+    #[x_kube(validation = Rule::new(NOT_RESERVED).message(NOT_RESERVED_MESSAGE))]
+    pub name: String,
+    /// Its whole value.
+    pub value_secret_ref: SecretKeyRef,
+}
+
+/// A token that an authorization server gives. It is kept until shortly before it expires, and fetched anew
+/// once where the endpoint answers 401. The token endpoint has ten seconds to answer, beside the time of the
+/// attempt that waits for it; while it gives no token, nothing is sent.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ClientCredentials {
+    /// The token endpoint, an https URL. Who its server may be says endpoint.trust, as for the endpoint itself:
+    /// set includeSystemRoots there where one of them is public and the other is not. No client certificate is
+    /// shown to it, and its redirects are not followed.
+    #[serde(rename = "tokenURL")]
+    #[schemars(length(min = 1, max = 2048))]
+    #[x_kube(validation = Rule::new(HTTPS_URL)
+        .message("must be an https URL with a host, such as https://login.example/oauth2/token"))]
+    #[x_kube(validation = Rule::new(NO_CREDENTIALS).message(NO_CREDENTIALS_MESSAGE))]
+    #[x_kube(validation = Rule::new(NO_FRAGMENT).message(NO_FRAGMENT_MESSAGE))]
+    pub token_url: String,
+    /// The client's id.
+    #[serde(rename = "clientIDSecretRef")]
+    pub client_id_secret_ref: SecretKeyRef,
+    /// The client's secret.
+    pub client_secret_secret_ref: SecretKeyRef,
+    /// What the token is to be good for. Default: what the authorization server says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 256)))]
+    #[x_kube(validation = Rule::new("self.all(scope, scope.matches('^[!#-\\\\[\\\\]-~]+$'))")
+        .message("each scope must be printable ASCII without spaces, quotes and backslashes"))]
+    pub scopes: Vec<String>,
+    /// Whom the token is for: the parameter audience, which some authorization servers ask for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub audience: Option<String>,
+    /// How the token endpoint is told the id and the secret.
+    #[serde(default)]
+    pub token_endpoint_auth_method: TokenEndpointAuthMethod,
+}
+
+/// How a token endpoint is told the client's id and secret: RFC 6749, 2.3.1.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TokenEndpointAuthMethod {
+    /// In the header Authorization.
+    #[default]
+    ClientSecretBasic,
+    /// In the body of the request.
+    ClientSecretPost,
+}
+
+/// Standard Webhooks: the header webhook-signature, with v1 (HMAC-SHA256) over id, timestamp and body.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Signature {
+    /// The secrets: each whsec_ and the base64 of 24 to 64 bytes. With two, each request has a signature of each,
+    /// so that the receiver can change from one to the other at its own time.
+    #[schemars(length(min = 1, max = 2))]
+    pub secret_refs: Vec<SecretKeyRef>,
+}
+
 /// How events are sent and repeated.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -399,6 +576,29 @@ impl Retry {
     /// How long an event is tried, from its first failure.
     pub fn max_age(&self) -> Duration {
         seconds(self.max_age_seconds)
+    }
+}
+
+impl OutboundWebhookSpec {
+    /// Whether a request carries anything from a Secret, or anything that a person has chosen.
+    pub fn asks_for_credentials(&self) -> bool {
+        !self.endpoint.headers.is_empty() || self.authorization.is_some() || self.signature.is_some()
+    }
+
+    /// The Secrets behind `endpoint.headers`, `authorization` and `signature`.
+    pub fn credential_refs(&self) -> Vec<&SecretKeyRef> {
+        let of_headers = self.endpoint.headers.iter().filter_map(|header| header.value_from.as_ref());
+        let mut refs: Vec<_> = of_headers.map(|source| &source.secret_key_ref).collect();
+        if let Some(Authorization { basic, bearer, header, oauth2_client_credentials }) = &self.authorization
+        {
+            refs.extend(basic.iter().flat_map(|b| [&b.username_secret_ref, &b.password_secret_ref]));
+            refs.extend(bearer.iter().map(|bearer| &bearer.token_secret_ref));
+            refs.extend(header.iter().map(|header| &header.value_secret_ref));
+            let oauth2 = oauth2_client_credentials.iter();
+            refs.extend(oauth2.flat_map(|o| [&o.client_id_secret_ref, &o.client_secret_secret_ref]));
+        }
+        refs.extend(self.signature.iter().flat_map(|signature| &signature.secret_refs));
+        refs
     }
 }
 

@@ -34,6 +34,7 @@ fn ready(observed: &Observed<'_>) -> Judged {
         // What was accepted goes on while its keystore cannot be used.
         .or(keystore.as_ref().filter(|_| slots.active.is_none()))
         .or(fetched.trust.as_ref().err())
+        .or(fetched.credentials.as_ref().err())
         .or(published.as_ref().err());
     if let Some(problem) = problem {
         return (ConditionType::Ready, false, problem.clone());

@@ -101,6 +101,7 @@ impl Scene {
                 max: Duration::from_secs(1),
                 max_age: Duration::from_mins(10),
             },
+            authorizer: Arc::default(),
             clients: Arc::new(Clients::new(
                 Arc::new(Client::new(identity.map(Arc::new).as_ref(), &trust, &loopback()).unwrap()),
                 None,

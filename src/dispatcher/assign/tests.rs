@@ -27,7 +27,7 @@ fn mtls() -> OutboundWebhook {
 }
 
 fn secret(webhook: &OutboundWebhook, slots: &Slots) -> Secret {
-    let made_for: BTreeMap<_, _> = made_for(webhook).unwrap().into();
+    let made_for: BTreeMap<_, _> = made_for(webhook).unwrap().into_iter().collect();
     let metadata = serde_json::from_value(json!({
         "name": "partner-identities", "namespace": "shop",
         "annotations": made_for,
@@ -149,4 +149,96 @@ fn a_client_is_kept_while_nothing_changes_and_replaced_with_its_certificate() {
     assert!(Arc::ptr_eq(&first, &same));
     let renewed = client(assign(&mtls(), Some(&secret(&mtls(), &accepted("CN=shop"))), &mut built));
     assert!(!Arc::ptr_eq(&first, &renewed));
+}
+
+fn authorized() -> OutboundWebhook {
+    let at = |key: &str| json!({ "name": "s", "key": key });
+    webhook(&json!({
+        "endpoint": { "url": "https://partner.example/hooks", "headers": [{ "name": "X-Tenant", "value": "shop" }] },
+        "authorization": { "bearer": { "tokenSecretRef": at("token") } },
+        "signature": { "secretRefs": [at("signing")] },
+    }))
+}
+
+fn credentials_of(token: &str) -> Credentials {
+    let header = |name: &str, value: &[u8]| {
+        (crate::credentials::name(name).unwrap(), crate::credentials::value(value).unwrap())
+    };
+    Credentials {
+        headers: vec![header("x-tenant", b"shop"), header("authorization", token.as_bytes())],
+        signing_secrets: vec![
+            crate::credentials::SigningSecret::parse(b"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap(),
+        ],
+        ..Credentials::default()
+    }
+}
+
+fn secret_with(webhook: &OutboundWebhook, credentials: &Credentials) -> Secret {
+    let mut secret = secret(webhook, &Slots::default());
+    set(&mut secret, CREDENTIALS, &credentials.to_json().unwrap());
+    secret
+}
+
+fn authorizer_of(assignment: Assignment) -> Arc<Authorizer> {
+    match assignment {
+        Assignment::Deliver(target) => Arc::clone(&target.authorizer),
+        Assignment::Hold(reason) => panic!("it holds: {reason}"),
+    }
+}
+
+#[test]
+fn credentials_go_with_the_webhook_that_asks_for_them_and_no_other() {
+    let asked = secret_with(&authorized(), &credentials_of("Bearer a"));
+    let of = authorizer_of(assign(&authorized(), Some(&asked), &mut None));
+    assert_eq!(of.credentials(), &credentials_of("Bearer a"));
+    let plain = authorizer_of(assign(&webhook(&json!({})), Some(&asked), &mut None));
+    assert_eq!(plain.credentials(), &Credentials::default());
+}
+
+const HOLDS_WITHOUT_CREDENTIALS: [Change; 9] = [
+    ("another endpoint", |w, _| w.spec.endpoint.url = "https://other.example/hooks".into()),
+    ("another header", |w, _| w.spec.endpoint.headers[0].value = Some("other".into())),
+    ("no authorization any more", |w, _| w.spec.authorization = None),
+    ("another signature", |w, _| w.spec.signature.as_mut().unwrap().secret_refs[0].key = "next".into()),
+    ("no credentials", |_, s| drop(s.data.as_mut().unwrap().remove(CREDENTIALS))),
+    ("garbled credentials", |_, s| set(s, CREDENTIALS, b"{")),
+    ("no signing secret", |_, s| {
+        let credentials = Credentials { signing_secrets: Vec::new(), ..credentials_of("Bearer a") };
+        set(s, CREDENTIALS, &credentials.to_json().unwrap());
+    }),
+    ("a header too few", |_, s| {
+        let mut credentials = credentials_of("Bearer a");
+        credentials.headers.pop();
+        set(s, CREDENTIALS, &credentials.to_json().unwrap());
+    }),
+    ("a secret that does not say for which credentials", |_, s| {
+        let annotations = s.metadata.annotations.as_mut().unwrap();
+        annotations.remove(crate::api::v1alpha1::CREDENTIALS_ANNOTATION).unwrap();
+    }),
+];
+
+#[test]
+fn without_all_that_is_asked_for_it_holds_in_every_way() {
+    assert!(matches!(assign(&authorized(), None, &mut None), Assignment::Hold(_)));
+    for (case, change) in HOLDS_WITHOUT_CREDENTIALS {
+        let mut webhook = authorized();
+        let mut secret = secret_with(&webhook, &credentials_of("Bearer a"));
+        change(&mut webhook, &mut secret);
+        let assignment = assign(&webhook, Some(&secret), &mut None);
+        assert!(matches!(assignment, Assignment::Hold(_)), "{case}: it delivers");
+    }
+}
+
+#[test]
+fn another_token_keeps_the_connections_and_the_same_one_everything() {
+    let mut built = None;
+    let mut with = |token: &str| {
+        let secret = secret_with(&authorized(), &credentials_of(token));
+        let assignment = assign(&authorized(), Some(&secret), &mut built);
+        let Assignment::Deliver(target) = assignment else { panic!("it holds") };
+        (Arc::clone(&target.authorizer), Arc::clone(&target.clients))
+    };
+    let (first, again, other) = (with("Bearer a"), with("Bearer a"), with("Bearer b"));
+    assert!(Arc::ptr_eq(&first.0, &again.0) && Arc::ptr_eq(&first.1, &again.1));
+    assert!(!Arc::ptr_eq(&first.0, &other.0) && Arc::ptr_eq(&first.1, &other.1));
 }
