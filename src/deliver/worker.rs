@@ -25,11 +25,11 @@ use crate::{
     event::{Event, WebhookKey},
     limits,
     probe::{Layer, Refusal},
-    queue::{Cause, Claim, Queue, Settlement},
+    queue::{Cause, Claim, Queue, Sequence, Settlement},
 };
 
 /// Delivers the events of one webhook.
-pub struct Worker<Q, C> {
+pub struct Worker<Q: Queue, C> {
     webhook: WebhookKey,
     queue: Arc<Q>,
     assignment: watch::Receiver<Assignment>,
@@ -48,14 +48,16 @@ pub struct Worker<Q, C> {
     ready: VecDeque<Claim>,
     /// When more is to be claimed, once `ready` is used up.
     claim_at: Option<Timestamp>,
-    attempts: JoinSet<Ended>,
+    attempts: JoinSet<Ended<Q>>,
 }
 
 /// How an attempt ended.
-struct Ended {
+struct Ended<Q: Queue> {
     outcome: Outcome,
     /// When the event is due again.
     due_at: Option<Timestamp>,
+    /// Given up only once it is known what the attempt says of the endpoint: the event is due at once.
+    _held: Held<Q>,
 }
 
 enum Outcome {
@@ -159,7 +161,7 @@ impl<Q: Queue, C: Clock + Clone> Worker<Q, C> {
         Some(not_until.wait_time_from(DefaultClock::default().now()))
     }
 
-    async fn ended(&mut self, Ended { outcome, due_at }: Ended) {
+    async fn ended(&mut self, Ended { outcome, due_at, _held }: Ended<Q>) {
         let now = self.clock.now();
         self.claim_at = earliest(self.claim_at, due_at);
         match outcome {
@@ -284,16 +286,17 @@ const GONE: u16 = 410;
 const NOT_VALID: &str = "its certificate is not valid at this time";
 
 /// Gives a claim back that was not settled, however its attempt ends.
-struct Held<'a, Q: Queue> {
+struct Held<Q: Queue> {
     queue: Arc<Q>,
-    claim: &'a Claim,
+    webhook: WebhookKey,
+    claim: Sequence,
     is_settled: bool,
 }
 
-impl<Q: Queue> Drop for Held<'_, Q> {
+impl<Q: Queue> Drop for Held<Q> {
     fn drop(&mut self) {
         if !self.is_settled {
-            self.queue.release(&self.claim.event.webhook, &[self.claim.sequence]);
+            self.queue.release(&self.webhook, &[self.claim]);
         }
     }
 }
@@ -311,8 +314,9 @@ struct Delivery<Q, C> {
 
 impl<Q: Queue, C: Clock> Delivery<Q, C> {
     /// One delivery and its settlement.
-    async fn run(self, claim: Claim) -> Ended {
-        let mut held = Held { queue: Arc::clone(&self.queue), claim: &claim, is_settled: false };
+    async fn run(self, claim: Claim) -> Ended<Q> {
+        let (queue, webhook) = (Arc::clone(&self.queue), claim.event.webhook.clone());
+        let mut held = Held { queue, webhook, claim: claim.sequence, is_settled: false };
         let attempted = self.attempt(&claim.event).await;
         let at = self.clock.now();
         let (settlement, outcome) = match attempted {
@@ -337,7 +341,7 @@ impl<Q: Queue, C: Clock> Delivery<Q, C> {
             self.settle(&claim, settlement).await;
             held.is_settled = true;
         }
-        Ended { outcome, due_at }
+        Ended { outcome, due_at, _held: held }
     }
 
     /// What becomes of an event after a failure; `None` where it is as if it had not been tried.
