@@ -381,3 +381,11 @@ fn response(answer: Answer) -> Response<Full<Bytes>> {
     *response.headers_mut() = answer.headers;
     response
 }
+
+/// A port for a server that comes and goes: below those that the kernel gives to outgoing connections, so that
+/// nobody takes it meanwhile.
+pub(crate) fn free_port() -> u16 {
+    let candidates = std::iter::repeat_with(|| 20_000 + rand::random::<u16>() % 12_000);
+    let mut free = candidates.filter(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    free.next().unwrap_or_default()
+}

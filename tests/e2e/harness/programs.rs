@@ -1,7 +1,7 @@
 //! The operator's two programs, which are killed and started again.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -18,9 +18,9 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use crate::harness::{
-    self,
+use super::{
     cluster::Cluster,
+    directory,
     process::{Process, Program},
 };
 
@@ -39,7 +39,7 @@ pub(crate) struct Programs {
 
 impl Programs {
     pub(crate) async fn start(cluster: &Arc<Cluster>, namespace: &str) -> Self {
-        let queue = harness::new_directory("queue");
+        let queue = directory::unique_directory("queue");
         let (dispatcher, url) = start_dispatcher(cluster, namespace, &queue).await;
         Self {
             cluster: Arc::clone(cluster),
@@ -83,6 +83,22 @@ impl Programs {
         }
     }
 
+    /// While one runs.
+    pub(crate) fn dispatcher_pid(&self) -> Option<i32> {
+        self.dispatcher.try_lock().ok().map(|dispatcher| dispatcher.pid())
+    }
+
+    /// The directory of the queue.
+    pub(crate) fn queue(&self) -> &Path {
+        &self.queue
+    }
+
+    /// Ends the dispatcher in order: what is under way is settled.
+    pub(crate) async fn end_dispatcher(&self) {
+        self.url.send_replace(None);
+        self.dispatcher.lock().await.terminate().await;
+    }
+
     /// SIGKILL, and another one after a while.
     pub(crate) async fn kill_controller(&self, down: Duration) {
         let mut controller = self.controller.lock().await;
@@ -105,7 +121,8 @@ impl Programs {
     }
 }
 
-async fn start_controller(cluster: &Cluster) -> Process {
+/// Starts a controller of all namespaces.
+pub(crate) async fn start_controller(cluster: &Cluster) -> Process {
     let controller = Program::postrider("controller")
         .env("KUBECONFIG", cluster.kubeconfig())
         .env("POSTRIDER_LOG", "info,postrider=debug")
@@ -114,7 +131,8 @@ async fn start_controller(cluster: &Cluster) -> Process {
     controller
 }
 
-async fn start_dispatcher(cluster: &Cluster, namespace: &str, queue: &PathBuf) -> (Process, String) {
+/// Starts a dispatcher of one namespace; returns it and where events of the namespace are posted.
+pub(crate) async fn start_dispatcher(cluster: &Cluster, namespace: &str, queue: &Path) -> (Process, String) {
     let dispatcher = Program::postrider("dispatcher")
         .args(["--namespace", namespace, "--listen", "127.0.0.1:0", "--queue"])
         .args([queue])
