@@ -1,4 +1,4 @@
-.PHONY: demo test prove-rotation lint crds ci help
+.PHONY: demo test prove-rotation bench lint crds ci help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -16,6 +16,11 @@ prove-rotation: ## that rotations under load lose no event (SECONDS=60, SEED= re
 	@tests/require cargo go cc openssl keytool javac java
 	tests/cluster/build >/dev/null
 	cargo test --test prove_rotation -- --seconds '$(or $(SECONDS),60)' $(if $(SEED),--seed '$(SEED)')
+
+bench: ## what an event costs beside its parts alone, with a table (QUICK=1 in a minute)
+	@tests/require cargo go cc openssl
+	tests/cluster/build >/dev/null
+	cargo bench --bench dispatcher -- $(if $(QUICK),--quick)
 
 lint: ## formatting, clippy, generated files
 	cargo fmt --check
