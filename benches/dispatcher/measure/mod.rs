@@ -71,8 +71,9 @@ pub(crate) async fn run(cluster: &Arc<Cluster>, scale: &Scale) -> Vec<Row> {
     let receiver = Receiver::start().await;
     let model = Model::new(cluster, &receiver).await;
     let mut rows = costs::run(cluster, &model, &receiver, scale).await;
-    rows.extend(full::run(cluster, &model, &receiver, scale).await);
     rows.extend(many::run(cluster, &model, &receiver, scale).await);
+    // Last: the disk has to do with so much for a while.
+    rows.extend(full::run(cluster, &model, &receiver, scale).await);
     rows
 }
 
