@@ -1,4 +1,4 @@
-.PHONY: demo test prove-rotation lint crds ci help
+.PHONY: demo test prove-rotation bench soak lint crds ci help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -17,10 +17,20 @@ prove-rotation: ## that rotations under load lose no event (SECONDS=60, SEED= re
 	tests/cluster/build >/dev/null
 	cargo test --test prove_rotation -- --seconds '$(or $(SECONDS),60)' $(if $(SEED),--seed '$(SEED)')
 
+bench: ## what an event costs beside its parts alone, with a table (QUICK=1 in a minute)
+	@tests/require cargo go cc openssl
+	tests/cluster/build >/dev/null
+	cargo bench --bench dispatcher -- $(if $(QUICK),--quick)
+
+soak: ## that nothing is lost and nothing grows for as long as you like (MINUTES=30, SEED= repeats a run)
+	@tests/require cargo go cc openssl
+	tests/cluster/build >/dev/null
+	cargo test --test soak -- --minutes '$(or $(MINUTES),30)' $(if $(SEED),--seed '$(SEED)')
+
 lint: ## formatting, clippy, generated files
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
-	cargo clippy --test prove_rotation -- -D warnings # not among all: it is no part of make test
+	cargo clippy --test prove_rotation --test soak -- -D warnings # not among all: they are no part of make test
 	cargo run --quiet -- crd | diff crds/outboundwebhooks.yaml - # otherwise: make crds
 
 crds: ## write crds/ anew from the types

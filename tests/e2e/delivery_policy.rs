@@ -13,9 +13,9 @@ use crate::{
     harness::{
         cluster::Cluster,
         eventually, pki,
-        receiver::{Answer, Received, Receiver},
+        receiver::{Answer, Received, Receiver, TO_RECEIVERS},
     },
-    scene::{Scene, TO_RECEIVERS, active, condition},
+    scene::{Scene, active, condition},
 };
 
 tests![

@@ -21,10 +21,8 @@ use crate::harness::{
     directory, eventually,
     pki::{self, Keystore},
     process::{Process, Program},
+    receiver::TO_RECEIVERS,
 };
-
-/// The receivers of the tests are on this machine, which is refused by default.
-pub(crate) const TO_RECEIVERS: [&str; 1] = ["--egress-allow=127.0.0.1"];
 
 static CONTROLLER: OnceCell<Process> = OnceCell::const_new();
 

@@ -19,9 +19,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::ApiServer,
-    harness::pki::{Format, Keystore, Validity, new_password},
+    harness::{
+        pki::{Format, Keystore, Validity, new_password},
+        programs::Programs,
+    },
     partner::{Authorities, Held, Partner},
-    programs::Programs,
 };
 
 /// From this length on every kind of disturbance happens at least once.

@@ -26,9 +26,7 @@ mod disturbances;
 #[path = "../e2e/harness/mod.rs"]
 mod harness;
 mod ledger;
-mod load;
 mod partner;
-mod programs;
 mod receivers;
 mod report;
 // The tests need more of it.
@@ -38,10 +36,8 @@ mod scene;
 
 use api::ApiServer;
 use disturbances::{Renewals, World};
-use harness::{cluster::Cluster, pki::Validity};
-use load::Load;
+use harness::{cluster::Cluster, load::Load, pki::Validity, programs::Programs};
 use partner::{Authorities, Partner};
-use programs::Programs;
 use receivers::Kind;
 use scene::Scene;
 
@@ -88,7 +84,8 @@ async fn prove(cluster: Arc<Cluster>, arguments: &Arguments) -> Result<bool, Str
     let mut load = Load::new();
     let rate = arguments.rate / u32::try_from(world.partners.len()).unwrap_or(1);
     for partner in &world.partners {
-        load.post(partner.name(), rate, &partner.ledger, &world.programs.url());
+        let ledger = Arc::clone(&partner.ledger);
+        load.post(partner.name(), f64::from(rate), move |id| ledger.acknowledged(id), &world.programs.url());
     }
     let renewals = Renewals::start(&world);
     let mut failures = {

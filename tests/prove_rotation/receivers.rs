@@ -1,11 +1,7 @@
 //! The partners' servers: each demands a client certificate, keeps its port, can be told anew whom to trust,
 //! and tells its ledger of every request.
 
-use std::{
-    net::{SocketAddr, TcpListener},
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{
@@ -19,7 +15,7 @@ use crate::{
         nginx::{Access, Nginx},
         pki::{self, Authority},
         process::{Process, Program},
-        receiver::{ClientAuth, Options, Received, Receiver as RustlsServer},
+        receiver::{ClientAuth, Options, Received, Receiver as RustlsServer, free_port},
         tool::Tool,
     },
     ledger::{Ledger, Receipt},
@@ -215,11 +211,4 @@ async fn start_java(port: u16, trusted: &[&Authority], requests: UnboundedSender
 
 fn roots(authorities: &[&Authority]) -> String {
     authorities.iter().map(|authority| authority.root_pem()).collect()
-}
-
-/// Below the ports that the kernel gives to outgoing connections, so that it stays ours over a restart.
-fn free_port() -> u16 {
-    let candidates = std::iter::repeat_with(|| 20_000 + rand::random::<u16>() % 12_000);
-    let mut free = candidates.filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
-    free.next().unwrap_or_default()
 }

@@ -8,14 +8,17 @@
 
 pub(crate) mod cluster;
 pub(crate) mod eventually;
+pub(crate) mod load;
 pub(crate) mod nginx;
 pub(crate) mod pki;
 pub(crate) mod process;
+pub(crate) mod programs;
 pub(crate) mod proxy;
 pub(crate) mod receiver;
 pub(crate) mod secrets;
 pub(crate) mod servers;
 pub(crate) mod tool;
+pub(crate) mod usage;
 
 mod context;
 pub(crate) mod directory;

@@ -32,6 +32,9 @@ use super::{
     pki::{self, Authority, Certificate},
 };
 
+/// What a program is told to reach receivers: they are on this machine, which is refused by default.
+pub(crate) const TO_RECEIVERS: [&str; 1] = ["--egress-allow=127.0.0.1"];
+
 static TLS12: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS12];
 static TLS13: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS13];
 
@@ -387,4 +390,12 @@ fn response(answer: Answer) -> Response<Full<Bytes>> {
     *response.status_mut() = answer.status;
     *response.headers_mut() = answer.headers;
     response
+}
+
+/// A port for a server that comes and goes: below those that the kernel gives to outgoing connections, so that
+/// nobody takes it meanwhile.
+pub(crate) fn free_port() -> u16 {
+    let candidates = std::iter::repeat_with(|| 20_000 + rand::random::<u16>() % 12_000);
+    let mut free = candidates.filter(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    free.next().unwrap_or_default()
 }

@@ -1,4 +1,5 @@
-//! A sender that posts without pause: a few posters for each webhook, at a bounded rate.
+//! A sender that posts without pause: a few posters for each webhook, at a bounded rate. What was not taken is
+//! posted again until it is.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,10 +13,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::ledger::Ledger;
-
 /// Requests of one webhook that wait for their 202 at one time.
-pub(crate) const POSTERS: u32 = 2;
+const POSTERS: u32 = 2;
 
 /// Before an event that was not taken is posted again, unless the dispatcher comes back first.
 const AGAIN: Duration = Duration::from_millis(50);
@@ -33,23 +32,25 @@ impl Load {
         Self { posters: JoinSet::new(), stop: CancellationToken::new() }
     }
 
-    /// Posts to a webhook from now on; `dispatcher` tells the URL of its namespace while one runs.
+    /// Posts to a webhook from now on, and tells the id of each event that is taken; `dispatcher` tells the URL
+    /// of its namespace while one runs.
     pub(crate) fn post(
         &mut self,
         webhook: &str,
-        per_second: u32,
-        ledger: &Arc<Ledger>,
+        per_second: f64,
+        acknowledged: impl Fn(Uuid) + Send + Sync + 'static,
         dispatcher: &watch::Receiver<Option<String>>,
     ) {
+        let acknowledged: Arc<dyn Fn(Uuid) + Send + Sync> = Arc::new(acknowledged);
         for _ in 0..POSTERS {
             let poster = Poster {
                 path: format!("outboundwebhooks/{webhook}/events"),
-                ledger: Arc::clone(ledger),
+                acknowledged: Arc::clone(&acknowledged),
                 dispatcher: dispatcher.clone(),
                 http: client(),
                 stop: self.stop.clone(),
             };
-            self.posters.spawn(poster.run(Duration::from_secs(1) * POSTERS / per_second.max(1)));
+            self.posters.spawn(poster.run(Duration::from_secs_f64(f64::from(POSTERS) / per_second)));
         }
     }
 
@@ -67,7 +68,7 @@ fn client() -> reqwest::Client {
 
 struct Poster {
     path: String,
-    ledger: Arc<Ledger>,
+    acknowledged: Arc<dyn Fn(Uuid) + Send + Sync>,
     dispatcher: watch::Receiver<Option<String>>,
     http: reqwest::Client,
     stop: CancellationToken,
@@ -91,7 +92,7 @@ impl Poster {
             let id = Uuid::now_v7();
             while !self.stop.is_cancelled() {
                 if let Some(accepted) = self.post(id).await {
-                    accepted.ids.into_iter().for_each(|id| self.ledger.acknowledged(id));
+                    accepted.ids.into_iter().for_each(|id| (self.acknowledged)(id));
                     break;
                 }
                 // The same event again, as a sender does that does not know whether it was taken.
@@ -104,7 +105,7 @@ impl Poster {
     async fn post(&mut self, id: Uuid) -> Option<Accepted> {
         let url = format!("{}/{}", self.dispatcher.borrow_and_update().as_deref()?, self.path);
         let event = self.http.post(url).header("ce-specversion", "1.0").header("ce-id", id.to_string());
-        let event = event.header("ce-source", "/prove-rotation").header("ce-type", "order.paid");
+        let event = event.header("ce-source", "/load").header("ce-type", "order.paid");
         let event = event.header("content-type", "application/json").body(format!("{{\"order\":\"{id}\"}}"));
         let response = event.send().await.ok().filter(|answer| answer.status() == StatusCode::ACCEPTED)?;
         serde_json::from_slice(&response.bytes().await.ok()?).ok()

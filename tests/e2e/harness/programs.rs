@@ -1,7 +1,7 @@
 //! The operator's two programs, which are killed and started again.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -18,13 +18,11 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use crate::{
-    harness::{
-        self,
-        cluster::Cluster,
-        process::{Process, Program},
-    },
-    scene::TO_RECEIVERS,
+use super::{
+    cluster::Cluster,
+    directory,
+    process::{Process, Program},
+    receiver::TO_RECEIVERS,
 };
 
 /// Of a log, for people.
@@ -45,7 +43,7 @@ pub(crate) struct Programs {
 
 impl Programs {
     pub(crate) async fn start(cluster: &Arc<Cluster>, namespace: &str) -> Self {
-        let queue = harness::new_directory("queue");
+        let queue = directory::unique_directory("queue");
         let (dispatcher, url) = start_dispatcher(cluster, namespace, &queue).await;
         Self {
             cluster: Arc::clone(cluster),
@@ -98,6 +96,22 @@ impl Programs {
         }
     }
 
+    /// While one runs.
+    pub(crate) fn dispatcher_pid(&self) -> Option<i32> {
+        self.dispatcher.try_lock().ok().map(|dispatcher| dispatcher.pid())
+    }
+
+    /// The directory of the queue.
+    pub(crate) fn queue(&self) -> &Path {
+        &self.queue
+    }
+
+    /// Ends the dispatcher in order: what is under way is settled.
+    pub(crate) async fn end_dispatcher(&self) {
+        self.url.send_replace(None);
+        self.dispatcher.lock().await.terminate().await;
+    }
+
     /// SIGKILL, and another one after a while.
     pub(crate) async fn kill_controller(&self, down: Duration) {
         let mut controller = self.controller.lock().await;
@@ -120,7 +134,8 @@ impl Programs {
     }
 }
 
-async fn start_controller(cluster: &Cluster) -> Process {
+/// Starts a controller of all namespaces.
+pub(crate) async fn start_controller(cluster: &Cluster) -> Process {
     let controller = Program::postrider("controller")
         .args(TO_RECEIVERS)
         .env("KUBECONFIG", cluster.kubeconfig())
@@ -130,7 +145,8 @@ async fn start_controller(cluster: &Cluster) -> Process {
     controller
 }
 
-async fn start_dispatcher(cluster: &Cluster, namespace: &str, queue: &PathBuf) -> (Process, String) {
+/// Starts a dispatcher of one namespace; returns it and where events of the namespace are posted.
+pub(crate) async fn start_dispatcher(cluster: &Cluster, namespace: &str, queue: &Path) -> (Process, String) {
     let dispatcher = Program::postrider("dispatcher")
         .args(["--namespace", namespace, "--listen", "127.0.0.1:0", "--queue"])
         .args([queue])

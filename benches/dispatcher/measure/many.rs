@@ -1,0 +1,42 @@
+//! Many webhooks at once, beside one of them.
+
+use std::sync::Arc;
+
+use super::{SENDERS, Scale, rate, ratio};
+use crate::{
+    harness::cluster::Cluster,
+    receiver::Receiver,
+    report::{Better, Row},
+    sender::{self, Paths},
+    stage::{Model, Stage},
+};
+
+pub(super) async fn run(
+    cluster: &Arc<Cluster>,
+    model: &Model,
+    receiver: &Receiver,
+    scale: &Scale,
+) -> [Row; 1] {
+    let names: Vec<_> = (0..scale.webhooks).map(|n| format!("webhook-{n}")).collect();
+    println!("{} webhooks are made", names.len());
+    let stage = Stage::new(cluster, model, names.iter().cloned(), |_| false).await;
+    let dispatcher = stage.dispatcher().await;
+    let (one, all) = (dispatcher.paths_of(&names[0]), dispatcher.paths(names));
+    // Their connections are opened.
+    delivered(&all, receiver, scale).await;
+    let mut rounds = Vec::new();
+    for n in 0..scale.rounds {
+        println!("many webhooks, round {} of {}", n + 1, scale.rounds);
+        let of_one = delivered(&one, receiver, scale).await;
+        rounds.push((delivered(&all, receiver, scale).await, of_one));
+    }
+    [ratio("delivered/s of 1,000 webhooks at once / of one", Better::More, (0.7, 0.9), "/s", rounds)]
+}
+
+/// Events a second, end to end.
+async fn delivered(paths: &Paths, receiver: &Receiver, scale: &Scale) -> f64 {
+    receiver.forget().await;
+    let sent = sender::saturate(paths, SENDERS, scale.slice).await;
+    let arrived = receiver.wait_for(sent.events).await;
+    rate(sent.events, sent.from, arrived.last)
+}
