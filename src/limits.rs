@@ -70,6 +70,13 @@ pub const QUEUE_BYTES: i64 = 8 * 1024 * 1024 * 1024;
 pub const QUEUE_REQUESTS: usize = 1024;
 /// Requests that share one commit.
 pub const QUEUE_BATCH: usize = 256;
+/// Events of one webhook that have been attempted, and what became of them is not on disk yet; no attempt begins
+/// beyond that.
+pub const SETTLING_EVENTS: usize = 256;
+/// So many requests at one time are a crowd, and more are about to come.
+pub const QUEUE_CROWD: usize = 4;
+/// How long a crowd waits for more to share its commit.
+pub const QUEUE_GATHER: Duration = Duration::from_millis(1);
 /// Events that are claimed, or dead letters that are listed, at one time.
 pub const CLAIM_EVENTS: usize = 64;
 /// Their bodies, bytes; the first event is read whatever its size.

@@ -7,6 +7,10 @@ use postrider::{api::v1alpha1, controller, dispatcher, inspect, limits, telemetr
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+/// A delivery allocates some hundred times; this one is faster at it than the C library's, and needs no more memory.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Outbound webhooks over mutual TLS as a Kubernetes resource.
 #[derive(Parser)]
 #[command(version, about)]

@@ -13,7 +13,7 @@ use kube::{
     api::{ObjectMeta, Patch, PatchParams, PostParams},
     core::Resource as _,
 };
-use postrider::api::v1alpha1::OutboundWebhook;
+use postrider::api::v1alpha1::{ENDPOINT_ANNOTATION, OutboundWebhook};
 use serde_json::json;
 
 use crate::{
@@ -31,6 +31,20 @@ use crate::{
 
 /// Objects that are written at one time.
 const AT_ONCE: usize = 16;
+
+/// What becomes of the events of a webhook.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// They are delivered.
+    Good,
+    /// They wait.
+    Suspended,
+    /// They wait for an endpoint that nobody serves.
+    Dead,
+}
+
+/// Where nobody serves.
+const DEAD: &str = "https://127.0.0.1:1";
 
 /// A webhook that the controller has made Ready, and its Secret of identities.
 pub(crate) struct Model {
@@ -57,16 +71,21 @@ impl Model {
     }
 
     /// A webhook like the model.
-    async fn copy(&self, namespace: &Namespace, name: &str, suspended: bool) -> kube::Result<()> {
+    async fn copy(&self, namespace: &Namespace, name: &str, kind: Kind) -> kube::Result<()> {
         let (webhooks, secrets): (Api<OutboundWebhook>, Api<Secret>) = (namespace.api(), namespace.api());
         let mut webhook = OutboundWebhook::new(name, self.webhook.spec.clone());
-        webhook.spec.suspend = suspended;
+        webhook.spec.suspend = kind == Kind::Suspended;
+        let mut annotations = self.identities.metadata.annotations.clone().unwrap_or_default();
+        if kind == Kind::Dead {
+            DEAD.clone_into(&mut webhook.spec.endpoint.url);
+            annotations.insert(ENDPOINT_ANNOTATION.to_owned(), DEAD.to_owned());
+        }
         let mut made = webhooks.create(&PostParams::default(), &webhook).await?;
         let mut identities = self.identities.clone();
         identities.metadata = ObjectMeta {
             name: Some(OutboundWebhook::identities_name(name)),
             labels: self.identities.metadata.labels.clone(),
-            annotations: self.identities.metadata.annotations.clone(),
+            annotations: Some(annotations),
             owner_references: made.controller_owner_ref(&()).map(|owner| vec![owner]),
             ..ObjectMeta::default()
         };
@@ -84,18 +103,18 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// Webhooks by their names; the suspended ones take events and keep them.
+    /// Webhooks by their names.
     pub(crate) async fn new(
         cluster: &Arc<Cluster>,
         model: &Model,
         names: impl IntoIterator<Item = String>,
-        suspended: impl Fn(&str) -> bool,
+        kind: impl Fn(&str) -> Kind,
     ) -> Self {
         let namespace = cluster.namespace().await;
-        let (copy, suspended) = (&namespace, &suspended);
+        let (copy, kind) = (&namespace, &kind);
         stream::iter(names)
             .for_each_concurrent(AT_ONCE, async |name| {
-                let copied = model.copy(copy, &name, suspended(&name)).await;
+                let copied = model.copy(copy, &name, kind(&name)).await;
                 copied.unwrap_or_else(|error| panic!("webhook {name}: {error}"));
             })
             .await;

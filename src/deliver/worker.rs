@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use reqwest::StatusCode;
 use tokio::{
     sync::{Notify, mpsc, watch},
-    task::JoinSet,
+    task::{JoinError, JoinSet},
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
@@ -49,15 +49,17 @@ pub struct Worker<Q: Queue, C> {
     /// When more is to be claimed, once `ready` is used up.
     claim_at: Option<Timestamp>,
     attempts: JoinSet<Ended<Q>>,
+    /// What became of attempted events, on its way to the disk: how many events each.
+    settling: JoinSet<usize>,
+    settling_events: usize,
 }
 
 /// How an attempt ended.
 struct Ended<Q: Queue> {
     outcome: Outcome,
-    /// When the event is due again.
-    due_at: Option<Timestamp>,
-    /// Given up only once it is known what the attempt says of the endpoint: the event is due at once.
-    _held: Held<Q>,
+    /// What becomes of the event; `None` where it is as if it had not been tried.
+    settlement: Option<Settlement>,
+    held: Held<Q>,
 }
 
 enum Outcome {
@@ -93,6 +95,8 @@ impl<Q: Queue, C: Clock + Clone> Worker<Q, C> {
             ready: VecDeque::new(),
             claim_at,
             attempts: JoinSet::new(),
+            settling: JoinSet::new(),
+            settling_events: 0,
         }
     }
 
@@ -108,14 +112,8 @@ impl<Q: Queue, C: Clock + Clone> Worker<Q, C> {
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 changed = self.assignment.changed() => if changed.is_err() { break },
-                Some(joined) = self.attempts.join_next() => match joined {
-                    Ok(ended) => self.ended(ended).await,
-                    Err(error) => {
-                        tracing::error!(webhook = %self.webhook, %error, "an attempt ended abnormally");
-                        // Its event is due again, and may do the same again.
-                        sleep(limits::QUEUE_RETRY).await;
-                    }
-                },
+                Some(joined) = self.attempts.join_next() => self.ended(joined).await,
+                Some(settled) = self.settling.join_next() => self.settled(settled),
                 () = appended.notified() => self.claim_at = Some(self.clock.now()),
                 () = sleep(pause.unwrap_or_default()), if pause.is_some() => {}
             }
@@ -123,12 +121,57 @@ impl<Q: Queue, C: Clock + Clone> Worker<Q, C> {
         self.give_claims_back();
         // Let what is under way be settled; whoever waits for this has a bound, and what is not settled then is
         // sent again after the next start.
-        while self.attempts.join_next().await.is_some() {}
+        while let Some(joined) = self.attempts.join_next().await {
+            self.ended(joined).await;
+        }
+        while self.settling.join_next().await.is_some() {}
+    }
+
+    /// Judges an attempt and all others that have ended with it, and settles their events together.
+    async fn ended(&mut self, first: Result<Ended<Q>, JoinError>) {
+        let (mut settlements, mut held) = (Vec::new(), Vec::new());
+        let mut next = Some(first);
+        while let Some(joined) = next {
+            match joined {
+                Ok(ended) => {
+                    let due_at = match &ended.settlement {
+                        Some(Settlement::Retry { due_at, .. }) => Some(*due_at),
+                        Some(_) => None,
+                        None => Some(self.clock.now()),
+                    };
+                    self.claim_at = earliest(self.claim_at, due_at);
+                    self.judge(ended.outcome).await;
+                    // Given back, where it is not settled, only now that it is known what it says of the endpoint.
+                    if let Some(settlement) = ended.settlement {
+                        settlements.push((ended.held.claim, settlement));
+                        held.push(ended.held);
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(webhook = %self.webhook, %error, "an attempt ended abnormally");
+                    // Its event is due again, and may do the same again.
+                    sleep(limits::QUEUE_RETRY).await;
+                }
+            }
+            next = self.attempts.try_join_next();
+        }
+        if !settlements.is_empty() {
+            self.settling_events += settlements.len();
+            let (queue, webhook) = (Arc::clone(&self.queue), self.webhook.clone());
+            self.settling.spawn(settle(queue, webhook, settlements, held, self.stop.clone()));
+        }
+    }
+
+    fn settled(&mut self, settled: Result<usize, JoinError>) {
+        match settled {
+            Ok(events) => self.settling_events -= events,
+            Err(error) => tracing::error!(webhook = %self.webhook, %error, "a settlement ended abnormally"),
+        }
     }
 
     /// Begins what may begin now; returns when there may be more, unless something happens before.
     async fn begin_attempts(&mut self, target: &Arc<Target>) -> Option<Timestamp> {
-        while self.attempts.len() < target.max_in_flight {
+        while self.attempts.len() < target.max_in_flight && self.settling_events < limits::SETTLING_EVENTS {
             let gate = self.health.gate(self.clock.now());
             if let Gate::Closed(until) = gate {
                 return until;
@@ -161,9 +204,9 @@ impl<Q: Queue, C: Clock + Clone> Worker<Q, C> {
         Some(not_until.wait_time_from(DefaultClock::default().now()))
     }
 
-    async fn ended(&mut self, Ended { outcome, due_at, _held }: Ended<Q>) {
+    /// What the end of an attempt says of the endpoint.
+    async fn judge(&mut self, outcome: Outcome) {
         let now = self.clock.now();
-        self.claim_at = earliest(self.claim_at, due_at);
         match outcome {
             Outcome::NotTried => self.health.not_tried(now),
             Outcome::Failed(failure) if failure.status() == Some(GONE) => {
@@ -263,7 +306,6 @@ impl<Q: Queue, C: Clock + Clone> Worker<Q, C> {
             target: Arc::clone(target),
             queue: Arc::clone(&self.queue),
             clock: self.clock.clone(),
-            stop: self.stop.clone(),
             refusals: self.refusals.clone(),
             activity: Arc::clone(&self.activity),
             endpoint_fails_since: self.health.failing_since(),
@@ -301,12 +343,32 @@ impl<Q: Queue> Drop for Held<Q> {
     }
 }
 
+/// Until this is on disk the events stay claimed, so that none is sent twice by one program.
+async fn settle<Q: Queue>(
+    queue: Arc<Q>,
+    webhook: WebhookKey,
+    settlements: Vec<(Sequence, Settlement)>,
+    mut held: Vec<Held<Q>>,
+    stop: CancellationToken,
+) -> usize {
+    while let Err(error) = queue.settle(&webhook, settlements.clone()).await {
+        tracing::error!(%webhook, %error, "what became of events could not be recorded");
+        tokio::select! {
+            () = stop.cancelled() => break,
+            () = sleep(limits::QUEUE_RETRY) => {}
+        }
+    }
+    for held in &mut held {
+        held.is_settled = true;
+    }
+    settlements.len()
+}
+
 /// What an attempt needs beside its event.
 struct Delivery<Q, C> {
     target: Arc<Target>,
     queue: Arc<Q>,
     clock: C,
-    stop: CancellationToken,
     refusals: mpsc::Sender<Refused>,
     activity: Arc<Activity>,
     endpoint_fails_since: Option<Timestamp>,
@@ -316,7 +378,7 @@ impl<Q: Queue, C: Clock> Delivery<Q, C> {
     /// One delivery and its settlement.
     async fn run(self, claim: Claim) -> Ended<Q> {
         let (queue, webhook) = (Arc::clone(&self.queue), claim.event.webhook.clone());
-        let mut held = Held { queue, webhook, claim: claim.sequence, is_settled: false };
+        let held = Held { queue, webhook, claim: claim.sequence, is_settled: false };
         let attempted = self.attempt(&claim.event).await;
         let at = self.clock.now();
         let (settlement, outcome) = match attempted {
@@ -332,16 +394,7 @@ impl<Q: Queue, C: Clock> Delivery<Q, C> {
                 (self.settlement(&claim, &failure, at), Outcome::Failed(failure))
             }
         };
-        let due_at = match &settlement {
-            Some(Settlement::Retry { due_at, .. }) => Some(*due_at),
-            Some(_) => None,
-            None => Some(at),
-        };
-        if let Some(settlement) = settlement {
-            self.settle(&claim, settlement).await;
-            held.is_settled = true;
-        }
-        Ended { outcome, due_at, _held: held }
+        Ended { outcome, settlement, held }
     }
 
     /// What becomes of an event after a failure; `None` where it is as if it had not been tried.
@@ -363,18 +416,6 @@ impl<Q: Queue, C: Clock> Delivery<Q, C> {
         tracing::error!(%webhook, %id, %layer, %reason, error = %failure, failures, "given up");
         let (reason, message) = (reason.as_str().to_owned(), failure.message.clone());
         Some(Settlement::Dead { at, cause: Cause { reason, message, response: failure.response.clone() } })
-    }
-
-    /// Until this is on disk the event stays claimed, so that it is not sent twice by one program.
-    async fn settle(&self, claim: &Claim, settlement: Settlement) {
-        let (webhook, id) = (&claim.event.webhook, claim.event.id);
-        while let Err(error) = self.queue.settle(webhook, claim.sequence, settlement.clone()).await {
-            tracing::error!(%webhook, %id, %error, "what became of an event could not be recorded");
-            tokio::select! {
-                () = self.stop.cancelled() => break,
-                () = sleep(limits::QUEUE_RETRY) => {}
-            }
-        }
     }
 
     /// Tries the loaded certificates in turn, for as long as the endpoint refuses them: together they are one

@@ -1,7 +1,7 @@
 //! The workers that run, one a webhook.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{Arc, PoisonError, RwLock},
 };
 
@@ -127,10 +127,13 @@ impl<Q: Queue, C: Clock + Clone> Registry<Q, C> {
 
     /// Brings every worker in line, and ends those whose webhook is gone.
     pub(super) fn sync_all(&mut self, webhooks: &Store<OutboundWebhook>, secrets: &Store<Secret>) {
-        let present: HashSet<_> = webhooks.state().iter().filter_map(|webhook| webhook.webhook()).collect();
-        let gone: Vec<_> = self.running.keys().filter(|key| !present.contains(key)).cloned().collect();
-        self.names.0.write().unwrap_or_else(PoisonError::into_inner).get_or_insert_default();
-        for key in present.iter().chain(&gone) {
+        let state = webhooks.state();
+        let present: HashMap<_, _> =
+            state.iter().filter_map(|webhook| Some((webhook.webhook()?, is_ordered(webhook)))).collect();
+        let gone: Vec<_> = self.running.keys().filter(|key| !present.contains_key(key)).cloned().collect();
+        // All at once: who is told that they are known relies on each.
+        *self.names.0.write().unwrap_or_else(PoisonError::into_inner) = Some(present.clone());
+        for key in present.keys().chain(&gone) {
             self.sync(key, webhooks, secrets);
         }
     }
@@ -173,8 +176,7 @@ impl<Q: Queue, C: Clock + Clone> Registry<Q, C> {
         let assignment = assign(&webhook, secret.as_deref(), &self.egress, &mut running.built);
         report(key, &running.assignment.borrow(), &assignment);
         running.assignment.send_replace(assignment);
-        let delivery = webhook.spec.delivery.as_ref();
-        let ordered = delivery.is_some_and(|delivery| delivery.ordering == Ordering::ByKey);
+        let ordered = is_ordered(&webhook);
         self.names.change(|names| {
             names.insert(key.clone(), ordered);
         });
@@ -196,6 +198,11 @@ impl<Q: Queue, C: Clock + Clone> Registry<Q, C> {
     pub(super) async fn finish(mut self) {
         while self.workers.join_next().await.is_some() {}
     }
+}
+
+/// Whether its events are ordered by their key.
+fn is_ordered(webhook: &OutboundWebhook) -> bool {
+    webhook.spec.delivery.as_ref().is_some_and(|delivery| delivery.ordering == Ordering::ByKey)
 }
 
 /// Tells what changed, once.

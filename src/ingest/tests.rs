@@ -140,7 +140,7 @@ async fn give_up(scene: &Scene, reasons: &[&str]) {
         let response = Some(crate::queue::Response { status: 422, body: b"no such order".into() });
         let cause = Cause { reason: (*reason).into(), message: "HTTP 422".into(), response };
         let settlement = Settlement::Dead { at: jiff::Timestamp::UNIX_EPOCH, cause };
-        scene.queue.settle(&webhook(), claim.sequence, settlement).await.unwrap();
+        scene.queue.settle(&webhook(), vec![(claim.sequence, settlement)]).await.unwrap();
     }
 }
 

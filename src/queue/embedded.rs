@@ -112,11 +112,11 @@ impl Queue for Embedded {
     async fn settle(
         &self,
         webhook: &WebhookKey,
-        claim: Sequence,
-        settlement: Settlement,
+        settlements: Vec<(Sequence, Settlement)>,
     ) -> Result<(), QueueError> {
-        self.write(Change::Settle { webhook: webhook.clone(), sequence: claim, settlement }).await?;
-        self.claimed.release(webhook, &[claim]);
+        let claims: Vec<_> = settlements.iter().map(|(claim, _)| *claim).collect();
+        self.write(Change::Settle { webhook: webhook.clone(), settlements }).await?;
+        self.claimed.release(webhook, &claims);
         Ok(())
     }
 

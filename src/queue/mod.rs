@@ -216,12 +216,12 @@ pub trait Queue: Send + Sync + 'static {
     /// Gives claims back without an attempt: they are due as they were.
     fn release(&self, webhook: &WebhookKey, claims: &[Sequence]);
 
-    /// Records what became of a claimed event; returns once that is on disk. On an error it is still claimed.
+    /// Records what became of claimed events, all or none; returns once that is on disk. On an error they are still
+    /// claimed.
     fn settle(
         &self,
         webhook: &WebhookKey,
-        claim: Sequence,
-        settlement: Settlement,
+        settlements: Vec<(Sequence, Settlement)>,
     ) -> impl Future<Output = Result<(), QueueError>> + Send;
 
     /// Gives up what was taken before a time and has not been claimed, a bounded number at a time; returns how

@@ -247,7 +247,7 @@ impl<Q: Queue, O: Fn(&Path) -> Q> Run<Q, O> {
                 Settlement::Dead { at: at(now), cause: Cause { reason, message, response: None } }
             }
         };
-        self.queue.settle(&of, sequence, settlement).await.unwrap();
+        self.queue.settle(&of, vec![(sequence, settlement)]).await.unwrap();
         // A webhook that was gone for too long has nothing any more.
         let Some(index) = model.kept.iter().position(|kept| kept.event.id == id) else { return };
         let kept = &mut model.kept[index];

@@ -15,7 +15,7 @@ use crate::{
     receiver::Receiver,
     report::{Better, Figure, Row},
     sender::{self, Paths, Sender},
-    stage::{Dispatcher, Model, Stage},
+    stage::{Dispatcher, Kind, Model, Stage},
 };
 
 /// Takes events and sends them.
@@ -67,7 +67,9 @@ pub(super) async fn run(
 ) -> Vec<Row> {
     let held = |round| format!("held-{round}");
     let names = (0..scale.rounds).map(held).chain([LIVE.to_owned()]);
-    let stage = Stage::new(cluster, model, names, |name| name != LIVE).await;
+    let stage =
+        Stage::new(cluster, model, names, |name| if name == LIVE { Kind::Good } else { Kind::Suspended })
+            .await;
     let dispatcher = stage.dispatcher().await;
     let plain = parts::accepts::start().await;
     let mut rounds = Vec::new();

@@ -9,7 +9,7 @@ use crate::{
     receiver::Receiver,
     report::{Better, Row},
     sender,
-    stage::{Model, Stage},
+    stage::{Kind, Model, Stage},
 };
 
 /// Webhooks that the events are of: one alone may not have as many bytes.
@@ -28,7 +28,7 @@ pub(super) async fn run(
     scale: &Scale,
 ) -> [Row; 3] {
     let names: Vec<_> = (0..WEBHOOKS).map(|n| format!("full-{n}")).collect();
-    let stage = Stage::new(cluster, model, names.iter().cloned(), |_| true).await;
+    let stage = Stage::new(cluster, model, names.iter().cloned(), |_| Kind::Suspended).await;
     let dispatcher = stage.dispatcher().await;
     println!("{} events are put in the queue", scale.pending);
     sender::fill(&dispatcher.paths(names.iter().cloned()), scale.pending, FILLERS).await;

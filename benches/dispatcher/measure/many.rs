@@ -8,7 +8,7 @@ use crate::{
     receiver::Receiver,
     report::{Better, Row},
     sender::{self, Paths},
-    stage::{Model, Stage},
+    stage::{Kind, Model, Stage},
 };
 
 pub(super) async fn run(
@@ -19,7 +19,7 @@ pub(super) async fn run(
 ) -> [Row; 1] {
     let names: Vec<_> = (0..scale.webhooks).map(|n| format!("webhook-{n}")).collect();
     println!("{} webhooks are made", names.len());
-    let stage = Stage::new(cluster, model, names.iter().cloned(), |_| false).await;
+    let stage = Stage::new(cluster, model, names.iter().cloned(), |_| Kind::Good).await;
     let dispatcher = stage.dispatcher().await;
     let (one, all) = (dispatcher.paths_of(&names[0]), dispatcher.paths(names));
     // Their connections are opened.

@@ -10,6 +10,7 @@ use crate::{
 };
 
 mod costs;
+mod fairness;
 mod full;
 mod latency;
 mod many;
@@ -72,6 +73,7 @@ pub(crate) async fn run(cluster: &Arc<Cluster>, scale: &Scale) -> Vec<Row> {
     let model = Box::pin(Model::new(cluster, &receiver)).await;
     let mut rows = costs::run(cluster, &model, &receiver, scale).await;
     rows.extend(many::run(cluster, &model, &receiver, scale).await);
+    rows.extend(fairness::run(cluster, &model, &receiver, scale).await);
     // Last: the disk has to do with so much for a while.
     rows.extend(full::run(cluster, &model, &receiver, scale).await);
     rows

@@ -61,7 +61,7 @@ async fn scene(now: i64, failing_since: Option<i64>) -> Scene {
     if let Some(since) = failing_since {
         let claim = queue.claim(&webhook, second(0), 1).await.unwrap().claims.remove(0);
         let settlement = Settlement::Retry { since: second(since), due_at: second(0) };
-        queue.settle(&webhook, claim.sequence, settlement).await.unwrap();
+        queue.settle(&webhook, vec![(claim.sequence, settlement)]).await.unwrap();
     }
     let (assignment, receiver) = watch::channel(Assignment::Hold("starting"));
     let (clock, stop, activity) = (Hand::at(now), CancellationToken::new(), Arc::<Activity>::default());

@@ -139,9 +139,9 @@ async fn a_full_file_refuses_the_event_and_still_settles_the_rest() {
     let large = "x".repeat(limits::EVENT_BYTES);
     assert!(matches!(queue.append(vec![event("a", &large)]).await, Err(QueueError::Full)));
     let claims = queue.claim(&webhook("a"), at(1_000), 10).await.unwrap().claims;
-    queue.settle(&webhook("a"), claims[0].sequence, dead("HTTPStatus")).await.unwrap();
+    queue.settle(&webhook("a"), vec![(claims[0].sequence, dead("HTTPStatus"))]).await.unwrap();
     let retry = Settlement::Retry { since: at(1), due_at: at(2) };
-    queue.settle(&webhook("a"), claims[1].sequence, retry).await.unwrap();
+    queue.settle(&webhook("a"), vec![(claims[1].sequence, retry)]).await.unwrap();
     queue.append(vec![event("a", "after")]).await.unwrap();
     assert_eq!(bodies(&queue, "a", 1_000).await, ["two", "after"]);
 }
@@ -158,7 +158,10 @@ async fn a_webhook_has_its_bound_and_leaves_room_for_the_others() {
         assert!(matches!(queue.append(batch).await, Err(QueueError::Full)));
         queue.append(vec![event("b", "x")]).await.unwrap();
         let claim = queue.claim(&webhook("a"), at(1_000), 1).await.unwrap().claims.remove(0);
-        queue.settle(&webhook("a"), claim.sequence, Settlement::Delivered { at: at(1) }).await.unwrap();
+        queue
+            .settle(&webhook("a"), vec![(claim.sequence, Settlement::Delivered { at: at(1) })])
+            .await
+            .unwrap();
         queue.append(vec![event("a", "three")]).await.unwrap();
         assert_eq!(bodies(&queue, "a", 1_000).await, ["two", "three"]);
     }
@@ -172,7 +175,7 @@ async fn all_webhooks_together_have_a_bound() {
     queue.append(vec![event("a", "one"), event("b", "two")]).await.unwrap();
     assert!(matches!(queue.append(vec![event("c", "three")]).await, Err(QueueError::Full)));
     let claim = queue.claim(&webhook("a"), at(1_000), 1).await.unwrap().claims.remove(0);
-    queue.settle(&webhook("a"), claim.sequence, dead("HTTPStatus")).await.unwrap();
+    queue.settle(&webhook("a"), vec![(claim.sequence, dead("HTTPStatus"))]).await.unwrap();
     queue.append(vec![event("c", "three")]).await.unwrap();
     // Neither is a dead letter replayed where there is no room.
     queue.close().await;
@@ -191,7 +194,7 @@ async fn the_oldest_of_the_dead_makes_room_and_a_settlement_happens_once() {
     queue.append(["one", "two", "three"].map(|body| event("a", body)).into()).await.unwrap();
     for claim in queue.claim(&webhook("a"), at(1_000), 10).await.unwrap().claims {
         for settlement in [dead("HTTPStatus"), dead("HTTPStatus"), Settlement::Delivered { at: at(1) }] {
-            queue.settle(&webhook("a"), claim.sequence, settlement).await.unwrap();
+            queue.settle(&webhook("a"), vec![(claim.sequence, settlement)]).await.unwrap();
         }
     }
     let left = queue.dead(&webhook("a"), Filter::default(), 0, 10).await.unwrap();
@@ -207,7 +210,7 @@ async fn a_dead_letter_keeps_its_cause_and_the_last_response() {
     let sent = event("a", "one");
     queue.append(vec![sent.clone()]).await.unwrap();
     let claim = queue.claim(&webhook("a"), at(1_000), 1).await.unwrap().claims.remove(0);
-    queue.settle(&webhook("a"), claim.sequence, dead("HTTPStatus")).await.unwrap();
+    queue.settle(&webhook("a"), vec![(claim.sequence, dead("HTTPStatus"))]).await.unwrap();
     assert_eq!(bodies(&queue, "a", i64::from(i32::MAX)).await, Vec::<String>::new());
     let letter = queue.dead(&webhook("a"), Filter::default(), 0, 10).await.unwrap().remove(0);
     assert_eq!((&letter.event, letter.failures, letter.dead_at), (&sent, 1, at(1)));

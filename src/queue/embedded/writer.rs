@@ -32,7 +32,7 @@ pub(super) enum Write {
 
 pub(super) enum Change {
     Append(Vec<Event>),
-    Settle { webhook: WebhookKey, sequence: Sequence, settlement: Settlement },
+    Settle { webhook: WebhookKey, settlements: Vec<(Sequence, Settlement)> },
     GiveUp(Box<GiveUp>),
     BringForward { webhook: WebhookKey, now: Timestamp },
     Replay { webhook: WebhookKey, filter: Filter, now: Timestamp },
@@ -125,18 +125,12 @@ impl Writer {
         while open {
             let Some(first) = writes.blocking_recv() else { break };
             let mut batch = Vec::new();
-            let mut next = Some(first);
-            while let Some(write) = next.take() {
-                match write {
-                    Write::Change { change, reply } => batch.push((change, reply)),
-                    Write::Close => {
-                        open = false;
-                        break;
-                    }
-                }
-                if batch.len() < limits::QUEUE_BATCH {
-                    next = writes.try_recv().ok();
-                }
+            open = gather(&mut batch, Some(first), writes);
+            // Where many wait, more are about to: a commit costs the same for all of them together.
+            if open && (limits::QUEUE_CROWD..limits::QUEUE_BATCH).contains(&batch.len()) {
+                thread::sleep(limits::QUEUE_GATHER);
+                let next = writes.try_recv().ok();
+                open = gather(&mut batch, next, writes);
             }
             self.serve(batch);
             if self.log_pages >= limits::WAL_PAGES && wish.try_send(()).is_ok() {
@@ -170,6 +164,7 @@ impl Writer {
             room: &self.room,
             webhooks: HashMap::new(),
             pending: self.books.open().pending,
+            bytes: None,
             woken: Vec::new(),
             log_pages: 0,
         };
@@ -199,6 +194,18 @@ impl Writer {
     }
 }
 
+/// Adds what is there; false where the queue is to be closed.
+fn gather(batch: &mut Batch, mut next: Option<Write>, writes: &mut mpsc::Receiver<Write>) -> bool {
+    while let Some(write) = next {
+        match write {
+            Write::Change { change, reply } => batch.push((change, reply)),
+            Write::Close => return false,
+        }
+        next = if batch.len() < limits::QUEUE_BATCH { writes.try_recv().ok() } else { None };
+    }
+    true
+}
+
 /// A webhook as a transaction leaves it.
 struct Touched {
     webhook: Webhook,
@@ -216,6 +223,8 @@ struct Work<'a> {
     webhooks: HashMap<WebhookKey, Touched>,
     /// Of all webhooks.
     pending: Amount,
+    /// Of the file, once it has been asked for.
+    bytes: Option<i64>,
     woken: Vec<WebhookKey>,
     log_pages: i64,
 }
@@ -243,8 +252,10 @@ impl Work<'_> {
                 Ok(()) => Outcome::Done,
                 Err(refused) => return Ok(Err(refused)),
             },
-            Change::Settle { webhook, sequence, settlement } => {
-                self.settle(webhook, *sequence, settlement)?;
+            Change::Settle { webhook, settlements } => {
+                for (sequence, settlement) in settlements {
+                    self.settle(webhook, *sequence, settlement)?;
+                }
                 Outcome::Done
             }
             Change::GiveUp(wanted) => Outcome::Count(self.give_up(wanted)?),
@@ -306,8 +317,12 @@ impl Work<'_> {
             rows.push((attributes, amount));
         }
         // Only what comes in is refused for want of room: what leaves has to be recorded in any case.
-        let bytes =
-            used_bytes(&self.transaction)?.saturating_add(added.values().map(|amount| amount.bytes).sum());
+        let used = match self.bytes {
+            Some(used) => used,
+            None => used_bytes(&self.transaction)?,
+        };
+        self.bytes = Some(used);
+        let bytes = used.saturating_add(added.values().map(|amount| amount.bytes).sum());
         let room = self.room;
         let fits = added.iter().all(|(webhook, added)| {
             let mut after =
@@ -318,6 +333,7 @@ impl Work<'_> {
         if !fits || bytes > room.file_bytes || !in_all.is_within(room.pending_in_all) {
             return Ok(Err(QueueError::Full));
         }
+        self.bytes = Some(bytes);
         for (event, (attributes, amount)) in events.iter().zip(rows) {
             let touched = self.webhook_or_new(&event.webhook)?;
             touched.woken = true;

@@ -62,12 +62,12 @@ fn child() {
         queue.append(vec![event("a", "one"), event("a", "two")]).await.unwrap();
         let claim = queue.claim(&webhook("a"), at(1_000), 1).await.unwrap().claims.remove(0);
         if operation == "replay" {
-            queue.settle(&webhook("a"), claim.sequence, dead("HTTPStatus")).await.unwrap();
+            queue.settle(&webhook("a"), vec![(claim.sequence, dead("HTTPStatus"))]).await.unwrap();
         }
         let step = env::var(STEP).unwrap();
         *FATAL.lock().unwrap() = Some(step).filter(|step| !step.is_empty());
         let settle =
-            async |settlement| queue.settle(&webhook("a"), claim.sequence, settlement).await.unwrap();
+            async |settlement| queue.settle(&webhook("a"), vec![(claim.sequence, settlement)]).await.unwrap();
         match operation.as_str() {
             "append" => queue.append(["x", "y", "z"].map(|body| event("a", body)).into()).await.unwrap(),
             "complete" => settle(Settlement::Delivered { at: at(1) }).await,
@@ -123,7 +123,10 @@ async fn fill(directory: &Path) {
             break;
         }
         for claim in page.claims {
-            queue.settle(&webhook("a"), claim.sequence, Settlement::Delivered { at: at(1) }).await.unwrap();
+            queue
+                .settle(&webhook("a"), vec![(claim.sequence, Settlement::Delivered { at: at(1) })])
+                .await
+                .unwrap();
             delivered += 1;
         }
     }
