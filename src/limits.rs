@@ -93,8 +93,10 @@ pub const EXPIRY: Duration = Duration::from_mins(1);
 pub const DEAD_RESPONSE_BYTES: usize = 1024;
 /// Time that SQLite waits for a lock of its own file (a checkpoint, a person with `sqlite3`).
 pub const QUEUE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Pages in the write-ahead log that call for a checkpoint.
-pub const WAL_PAGES: i64 = 1000;
+/// Pages of 4 KiB in the write-ahead log that call for a checkpoint.
+pub const WAL_PAGES: i64 = 4000;
+/// Size to which a log that grew larger is cut when it begins anew, bytes.
+pub const WAL_BYTES: i64 = 64 * 1024 * 1024;
 /// Delay before a queue that failed is asked again.
 pub const QUEUE_RETRY: Duration = Duration::from_secs(1);
 

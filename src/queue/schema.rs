@@ -81,6 +81,7 @@ fn configure(connection: &Connection) -> Result<(), QueueError> {
     connection.pragma_update(None, "synchronous", "FULL")?;
     // The checkpoint has a thread of its own, off the path of an append.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    connection.pragma_update(None, "journal_size_limit", limits::WAL_BYTES)?;
     connection.pragma_update(None, "foreign_keys", true)?;
     Ok(())
 }

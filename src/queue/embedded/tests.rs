@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use super::{
-    super::{Amount, Response},
+    super::{Amount, Claim, Response},
     *,
 };
 
@@ -201,6 +201,23 @@ async fn the_oldest_of_the_dead_makes_room_and_a_settlement_happens_once() {
     let left: Vec<_> = left.into_iter().map(|letter| letter.event.body).collect();
     assert_eq!(left, [b"two".to_vec(), b"three".to_vec()]);
     check(directory.path());
+}
+
+#[tokio::test]
+async fn the_log_does_not_grow_for_as_long_as_commits_go_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let queue = Embedded::open(directory.path()).unwrap();
+    let (body, mut most) = ("x".repeat(100_000), 0);
+    // Ten times as much as calls for a checkpoint.
+    for _ in 0..limits::WAL_PAGES * 10 / 250 {
+        queue.append((0..10).map(|_| event("a", &body)).collect()).await.unwrap();
+        let page = queue.claim(&webhook("a"), at(1_000), 10).await.unwrap();
+        let delivered = |claim: Claim| (claim.sequence, Settlement::Delivered { at: at(1) });
+        queue.settle(&webhook("a"), page.claims.into_iter().map(delivered).collect()).await.unwrap();
+        most = most.max(fs::metadata(directory.path().join("queue.db-wal")).unwrap().len());
+    }
+    let pages = i64::try_from(most / 4096).unwrap();
+    assert!(pages < limits::WAL_PAGES * 4, "{pages} pages");
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use std::{
     collections::{HashMap, HashSet},
     sync::{
         Arc, PoisonError,
+        atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread::{self, JoinHandle},
@@ -98,13 +99,15 @@ pub(super) struct Writer {
     room: Room,
     /// Estimate of the pages in the log since the last checkpoint.
     log_pages: i64,
+    /// A checkpoint has moved what was in the log.
+    moved: Arc<AtomicBool>,
 }
 
 type Batch = Vec<(Change, oneshot::Sender<Result<Outcome, QueueError>>)>;
 
 impl Writer {
     pub(super) fn new(connection: Connection, books: Arc<Books>, wakers: Arc<Wakers>, room: Room) -> Self {
-        Self { connection, books, wakers, room, log_pages: 0 }
+        Self { connection, books, wakers, room, log_pages: 0, moved: Arc::default() }
     }
 
     /// Starts the threads; they end on [`Write::Close`] or when every sender is gone.
@@ -114,9 +117,10 @@ impl Writer {
         checkpointer: Connection,
     ) -> Vec<JoinHandle<()>> {
         let (wish, wishes) = sync_channel(1);
+        let moved = Arc::clone(&self.moved);
         vec![
             thread::spawn(move || self.run(&mut writes, &wish)),
-            thread::spawn(move || checkpoint_when_wished(&checkpointer, &wishes)),
+            thread::spawn(move || checkpoint_when_wished(&checkpointer, &wishes, &moved)),
         ]
     }
 
@@ -133,9 +137,21 @@ impl Writer {
                 open = gather(&mut batch, next, writes);
             }
             self.serve(batch);
+            if self.moved.swap(false, Ordering::Relaxed) {
+                self.begin_log_anew();
+            }
             if self.log_pages >= limits::WAL_PAGES && wish.try_send(()).is_ok() {
                 self.log_pages = 0;
             }
+        }
+    }
+
+    /// The log is written from its beginning again once all of it is in the file, which never happens by itself
+    /// while commits go on. Little is left to be moved after the checkpoint.
+    fn begin_log_anew(&self) {
+        let result = self.connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()));
+        if let Err(error) = result {
+            tracing::warn!(%error, "the queue's log could not begin anew; it is tried again after the next checkpoint");
         }
     }
 
@@ -693,12 +709,15 @@ fn used_bytes(transaction: &Transaction<'_>) -> Result<i64, QueueError> {
 }
 
 /// Ends when the writer does: the sender of wishes goes with it.
-fn checkpoint_when_wished(connection: &Connection, wishes: &Receiver<()>) {
+fn checkpoint_when_wished(connection: &Connection, wishes: &Receiver<()>, moved: &AtomicBool) {
     while wishes.recv().is_ok() {
         step("checkpoint");
         let result = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
-        if let Err(error) = result {
-            tracing::warn!(%error, "the queue's log could not be checkpointed; the next commits wish for it again");
+        match result {
+            Ok(()) => moved.store(true, Ordering::Relaxed),
+            Err(error) => {
+                tracing::warn!(%error, "the queue's log could not be checkpointed; the next commits wish for it again");
+            }
         }
         step("checkpointed");
     }

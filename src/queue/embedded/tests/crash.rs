@@ -78,7 +78,7 @@ fn child() {
             "claim" => step_now("committed"),
             "checkpoint" => {
                 let large = "x".repeat(limits::EVENT_BYTES);
-                for _ in 0..8 {
+                for _ in 0..20 {
                     queue.append(vec![event("b", &large)]).await.unwrap();
                 }
                 queue.close().await;
