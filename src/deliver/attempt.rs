@@ -63,6 +63,7 @@ pub(super) async fn attempt(
     client: &Client,
     event: &Event,
     now: Timestamp,
+    deadline: Instant,
 ) -> Result<StatusCode, Failure> {
     let mut headers =
         event::http::write(event).map_err(|_| not_sendable("an attribute cannot be sent as a header"))?;
@@ -72,15 +73,17 @@ pub(super) async fn attempt(
     headers.insert("webhook-timestamp", HeaderValue::from(now.as_second()));
     let authorizer = &target.authorizer;
     authorizer.add_to(&mut headers, &id, now, &event.body).map_err(not_sendable)?;
-    let Some(tokens) = authorizer.tokens() else { return send(target, client, headers, event, now).await };
+    let Some(tokens) = authorizer.tokens() else {
+        return send(target, client, headers, event, now, deadline).await;
+    };
     let mut token = tokens.get(now).await?;
     headers.insert(AUTHORIZATION, token.header());
-    let mut result = send(target, client, headers.clone(), event, now).await;
+    let mut result = send(target, client, headers.clone(), event, now, deadline).await;
     let unauthorized = |failure: &Failure| failure.status() == Some(StatusCode::UNAUTHORIZED.as_u16());
     if result.as_ref().is_err_and(unauthorized) && tokens.refused(&token, now) {
         token = tokens.get(now).await?;
         headers.insert(AUTHORIZATION, token.header());
-        result = send(target, client, headers, event, now).await;
+        result = send(target, client, headers, event, now, deadline).await;
     }
     if result.is_ok() {
         tokens.taken(&token);
@@ -94,9 +97,9 @@ async fn send(
     headers: HeaderMap,
     event: &Event,
     now: Timestamp,
+    deadline: Instant,
 ) -> Result<StatusCode, Failure> {
     let handshakes = client.handshakes();
-    let deadline = Instant::now() + target.timeout;
     let response = match timeout_at(deadline, client.post(&target.url, headers, event.body.clone())).await {
         Ok(Ok(response)) => response,
         Ok(Err(error @ SendError::Request(_))) => return Err(not_sendable(&error.to_string())),

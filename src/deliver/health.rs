@@ -44,6 +44,8 @@ impl Health {
         match self.closed {
             None => Gate::Open,
             Some(Closed::Until(at)) if at <= now => Gate::Trial,
+            // Nobody asked for so much: the clock was set back.
+            Some(Closed::Until(at)) if at > later(now, limits::RETRY_AFTER) => Gate::Trial,
             Some(Closed::Until(at)) => Gate::Closed(Some(at)),
             Some(Closed::Trial | Closed::Gone) => Gate::Closed(None),
         }
@@ -77,6 +79,10 @@ impl Health {
 
     /// It took an event, or gave a considered answer; true where it had been closed.
     pub(super) fn works(&mut self) -> bool {
+        // What was under way when it said so changes nothing of it.
+        if self.is_gone() {
+            return false;
+        }
         std::mem::take(self).closed.is_some()
     }
 
@@ -202,6 +208,7 @@ mod tests {
         let mut health = Health::default();
         health.gone();
         health.failed(&failure(None, None), &RETRY, at(0), 0.0);
+        assert!(!health.works());
         assert_eq!((health.gate(at(1_000_000)), health.is_gone()), (Gate::Closed(None), true));
         let mut health = failed(limits::ENDPOINT_FAILURES);
         health.trial_begins();

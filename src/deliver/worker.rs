@@ -1,6 +1,15 @@
-//! One worker a webhook: claims what is due, keeps as many attempts under way as it may, and settles each.
+//! One worker a webhook: claims what is due, keeps as many attempts under way as it may, judges each, and settles
+//! together what ended together.
 
-use std::{collections::VecDeque, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use governor::{
     DefaultDirectRateLimiter, Quota,
@@ -11,7 +20,7 @@ use reqwest::StatusCode;
 use tokio::{
     sync::{Notify, mpsc, watch},
     task::{JoinError, JoinSet},
-    time::sleep,
+    time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -50,8 +59,8 @@ pub struct Worker<Q: Queue, C> {
     claim_at: Option<Timestamp>,
     attempts: JoinSet<Ended<Q>>,
     /// What became of attempted events, on its way to the disk: how many events each.
-    settling: JoinSet<usize>,
-    settling_events: usize,
+    settling: JoinSet<()>,
+    settling_events: Arc<AtomicUsize>,
 }
 
 /// How an attempt ended.
@@ -59,6 +68,8 @@ struct Ended<Q: Queue> {
     outcome: Outcome,
     /// What becomes of the event; `None` where it is as if it had not been tried.
     settlement: Option<Settlement>,
+    /// Where it went: what it says of an endpoint says nothing of another.
+    target: Arc<Target>,
     held: Held<Q>,
 }
 
@@ -96,7 +107,7 @@ impl<Q: Queue, C: Clock + Clone> Worker<Q, C> {
             claim_at,
             attempts: JoinSet::new(),
             settling: JoinSet::new(),
-            settling_events: 0,
+            settling_events: Arc::default(),
         }
     }
 
@@ -113,7 +124,9 @@ impl<Q: Queue, C: Clock + Clone> Worker<Q, C> {
                 () = self.stop.cancelled() => break,
                 changed = self.assignment.changed() => if changed.is_err() { break },
                 Some(joined) = self.attempts.join_next() => self.ended(joined).await,
-                Some(settled) = self.settling.join_next() => self.settled(settled),
+                Some(settled) = self.settling.join_next() => if let Err(error) = settled {
+                    tracing::error!(webhook = %self.webhook, %error, "a settlement ended abnormally");
+                },
                 () = appended.notified() => self.claim_at = Some(self.clock.now()),
                 () = sleep(pause.unwrap_or_default()), if pause.is_some() => {}
             }
@@ -140,7 +153,9 @@ impl<Q: Queue, C: Clock + Clone> Worker<Q, C> {
                         None => Some(self.clock.now()),
                     };
                     self.claim_at = earliest(self.claim_at, due_at);
-                    self.judge(ended.outcome).await;
+                    if self.endpoint.as_ref().is_some_and(|endpoint| endpoint.is_as(&ended.target)) {
+                        self.judge(ended.outcome).await;
+                    }
                     // Given back, where it is not settled, only now that it is known what it says of the endpoint.
                     if let Some(settlement) = ended.settlement {
                         settlements.push((ended.held.claim, settlement));
@@ -149,6 +164,7 @@ impl<Q: Queue, C: Clock + Clone> Worker<Q, C> {
                 }
                 Err(error) => {
                     tracing::error!(webhook = %self.webhook, %error, "an attempt ended abnormally");
+                    self.health.not_tried(self.clock.now());
                     // Its event is due again, and may do the same again.
                     sleep(limits::QUEUE_RETRY).await;
                 }
@@ -156,22 +172,17 @@ impl<Q: Queue, C: Clock + Clone> Worker<Q, C> {
             next = self.attempts.try_join_next();
         }
         if !settlements.is_empty() {
-            self.settling_events += settlements.len();
+            let counted = Counted::new(&self.settling_events, settlements.len());
             let (queue, webhook) = (Arc::clone(&self.queue), self.webhook.clone());
-            self.settling.spawn(settle(queue, webhook, settlements, held, self.stop.clone()));
-        }
-    }
-
-    fn settled(&mut self, settled: Result<usize, JoinError>) {
-        match settled {
-            Ok(events) => self.settling_events -= events,
-            Err(error) => tracing::error!(webhook = %self.webhook, %error, "a settlement ended abnormally"),
+            self.settling.spawn(settle(queue, webhook, settlements, held, counted, self.stop.clone()));
         }
     }
 
     /// Begins what may begin now; returns when there may be more, unless something happens before.
     async fn begin_attempts(&mut self, target: &Arc<Target>) -> Option<Timestamp> {
-        while self.attempts.len() < target.max_in_flight && self.settling_events < limits::SETTLING_EVENTS {
+        while self.attempts.len() < target.max_in_flight
+            && self.settling_events.load(Ordering::Relaxed) < limits::SETTLING_EVENTS
+        {
             let gate = self.health.gate(self.clock.now());
             if let Gate::Closed(until) = gate {
                 return until;
@@ -246,12 +257,16 @@ impl<Q: Queue, C: Clock + Clone> Worker<Q, C> {
         }
         self.give_claims_back();
         let (reason, message) = (failure.reason.as_str().to_owned(), failure.message.clone());
-        let cause = Cause { reason, message, response: failure.response.clone() };
-        match self.queue.give_up(&self.webhook, too_old, now, cause).await {
-            Ok(0) => {}
-            Ok(events) => tracing::error!(webhook = %self.webhook, events, error = %failure, "given up"),
-            Err(error) => {
-                tracing::error!(webhook = %self.webhook, %error, "what is too old could not be given up");
+        // The response was to another event.
+        let cause = Cause { reason, message, response: None };
+        loop {
+            match self.queue.give_up(&self.webhook, too_old, now, cause.clone()).await {
+                Ok(0) => return,
+                Ok(events) => tracing::error!(webhook = %self.webhook, events, error = %failure, "given up"),
+                Err(error) => {
+                    tracing::error!(webhook = %self.webhook, %error, "what is too old could not be given up");
+                    return;
+                }
             }
         }
     }
@@ -269,6 +284,8 @@ impl<Q: Queue, C: Clock + Clone> Worker<Q, C> {
             Assignment::Deliver(target) => Arc::clone(target),
             Assignment::Hold(reason) => {
                 let state = State::Holding(reason);
+                // The time on hold is none in which the endpoint failed.
+                self.health = Health::default();
                 self.activity.note(|activity| activity.state = state);
                 return None;
             }
@@ -332,12 +349,12 @@ struct Held<Q: Queue> {
     queue: Arc<Q>,
     webhook: WebhookKey,
     claim: Sequence,
-    is_settled: bool,
+    keeps_claim: bool,
 }
 
 impl<Q: Queue> Drop for Held<Q> {
     fn drop(&mut self) {
-        if !self.is_settled {
+        if !self.keeps_claim {
             self.queue.release(&self.webhook, &[self.claim]);
         }
     }
@@ -349,19 +366,36 @@ async fn settle<Q: Queue>(
     webhook: WebhookKey,
     settlements: Vec<(Sequence, Settlement)>,
     mut held: Vec<Held<Q>>,
+    _counted: Counted,
     stop: CancellationToken,
-) -> usize {
+) {
     while let Err(error) = queue.settle(&webhook, settlements.clone()).await {
         tracing::error!(%webhook, %error, "what became of events could not be recorded");
         tokio::select! {
-            () = stop.cancelled() => break,
+            // The claims go back: another worker of the webhook, or the next program, sends them again.
+            () = stop.cancelled() => return,
             () = sleep(limits::QUEUE_RETRY) => {}
         }
     }
     for held in &mut held {
-        held.is_settled = true;
+        held.keeps_claim = true;
     }
-    settlements.len()
+}
+
+/// Events that are being settled; they count for as long as this lives.
+struct Counted(Arc<AtomicUsize>, usize);
+
+impl Counted {
+    fn new(count: &Arc<AtomicUsize>, events: usize) -> Self {
+        count.fetch_add(events, Ordering::Relaxed);
+        Self(Arc::clone(count), events)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(self.1, Ordering::Relaxed);
+    }
 }
 
 /// What an attempt needs beside its event.
@@ -375,10 +409,10 @@ struct Delivery<Q, C> {
 }
 
 impl<Q: Queue, C: Clock> Delivery<Q, C> {
-    /// One delivery and its settlement.
+    /// One delivery, and what becomes of its event.
     async fn run(self, claim: Claim) -> Ended<Q> {
         let (queue, webhook) = (Arc::clone(&self.queue), claim.event.webhook.clone());
-        let held = Held { queue, webhook, claim: claim.sequence, is_settled: false };
+        let held = Held { queue, webhook, claim: claim.sequence, keeps_claim: false };
         let attempted = self.attempt(&claim.event).await;
         let at = self.clock.now();
         let (settlement, outcome) = match attempted {
@@ -394,7 +428,7 @@ impl<Q: Queue, C: Clock> Delivery<Q, C> {
                 (self.settlement(&claim, &failure, at), Outcome::Failed(failure))
             }
         };
-        Ended { outcome, settlement, held }
+        Ended { outcome, settlement, target: self.target, held }
     }
 
     /// What becomes of an event after a failure; `None` where it is as if it had not been tried.
@@ -423,9 +457,10 @@ impl<Q: Queue, C: Clock> Delivery<Q, C> {
     async fn attempt(&self, event: &Event) -> Option<Result<StatusCode, Failure>> {
         let clients = &self.target.clients;
         let mut refused: Option<(Arc<Client>, Failure)> = None;
+        let deadline = Instant::now() + self.target.timeout;
         for client in clients.order(self.clock.now()) {
             let now = self.clock.now();
-            let result = attempt(&self.target, &client, event, now).await;
+            let result = attempt(&self.target, &client, event, now, deadline).await;
             // An answer, whatever it says, to one whose certificate was taken.
             let taken = match &result {
                 Ok(_) => true,

@@ -36,7 +36,7 @@ use crate::{
     identity::{Slot, TRUSTED},
     ingest::{self, Ingest},
     kubernetes, limits,
-    queue::{Embedded, Queue as _, QueueError},
+    queue::{Embedded, Expired, Queue as _, QueueError},
 };
 use registry::Registry;
 use report::Board;
@@ -178,21 +178,26 @@ async fn expire(
     let now = SystemClock.now();
     let before = |kept: SignedDuration| now.checked_sub(kept).unwrap_or(Timestamp::MIN);
     let dead_kept = SignedDuration::try_from(limits::DEAD_KEPT).unwrap_or(SignedDuration::MAX);
-    let expired = match queue.present(namespace.map(str::to_owned), there, now).await {
-        Ok(()) => queue.expire(before(retention), before(dead_kept)).await,
-        Err(error) => Err(error),
+    let not_cleared = |error: QueueError| {
+        tracing::error!(%error, "the queue could not be cleared of what has expired");
     };
-    match expired {
-        Ok(expired) => {
-            for (webhook, dropped) in expired.gone {
-                let (pending, dead) = (dropped.pending.events, dropped.dead.events);
-                tracing::warn!(%webhook, pending, dead, "the events of a deleted webhook are dropped: it has not come back");
-            }
-            if expired.dead > 0 {
-                tracing::warn!(events = expired.dead, "events that were given up long ago are dropped");
-            }
+    if let Err(error) = queue.present(namespace.map(str::to_owned), there, now).await {
+        return not_cleared(error);
+    }
+    // A bounded number in a commit, so that others are not kept waiting.
+    loop {
+        let expired = match queue.expire(before(retention), before(dead_kept)).await {
+            Ok(expired) if expired == Expired::default() => return,
+            Ok(expired) => expired,
+            Err(error) => return not_cleared(error),
+        };
+        for (webhook, dropped) in expired.gone {
+            let (pending, dead) = (dropped.pending.events, dropped.dead.events);
+            tracing::warn!(%webhook, pending, dead, "the events of a deleted webhook are dropped: it has not come back");
         }
-        Err(error) => tracing::error!(%error, "the queue could not be cleared of what has expired"),
+        if expired.dead > 0 {
+            tracing::warn!(events = expired.dead, "events that were given up long ago are dropped");
+        }
     }
 }
 

@@ -156,6 +156,11 @@ impl<Q: Queue, C: Clock + Clone> Registry<Q, C> {
             self.end(key);
             return;
         };
+        // Made anew under its name, which was not seen: what was known of the one before is not for this one.
+        let before = self.running.get(key).and_then(|running| running.seen.as_ref());
+        if before.is_some_and(|seen| seen.uid != webhook.metadata.uid) {
+            self.end(key);
+        }
         let identities = OutboundWebhook::identities_name(&key.name);
         let secret = secrets.get(&ObjectRef::new(&identities).within(&key.namespace));
         let running = self.running.entry(key.clone()).or_insert_with(|| {

@@ -84,8 +84,12 @@ impl Board {
     fn news(&self, queue: &impl Queue, now: Timestamp) -> Vec<(WebhookKey, Option<String>, Told)> {
         let due = Instant::now();
         let entries = self.entries();
-        let entries = entries.iter().filter(|(_, entry)| entry.again_at.is_none_or(|at| at <= due));
+        let mut entries: Vec<_> =
+            entries.iter().filter(|(_, entry)| entry.again_at.is_none_or(|at| at <= due)).collect();
+        // Who has waited longest is first.
+        entries.sort_by_key(|(_, entry)| entry.again_at);
         entries
+            .into_iter()
             .filter_map(|(key, entry)| {
                 let told = tell(&entry.activity.snapshot(), queue.counts(key), entry.told.as_ref(), now)?;
                 (entry.told.as_ref() != Some(&told)).then(|| (key.clone(), entry.uid.clone(), told))

@@ -45,6 +45,11 @@ struct Which {
 }
 
 impl Which {
+    /// For what concerns all that is chosen: part of a list is none of its words.
+    fn filter_of_all(&self) -> Result<Filter, Refused> {
+        if self.after.is_some() || self.limit.is_some() { Err(Refused::OfAList) } else { self.filter() }
+    }
+
     fn filter(&self) -> Result<Filter, Refused> {
         let ids =
             self.ids.as_ref().map(|ids| ids.split(',').map(Uuid::try_parse).collect::<Result<Vec<_>, _>>());
@@ -60,7 +65,7 @@ impl Which {
 #[serde(rename_all = "camelCase")]
 struct List {
     items: Vec<Item>,
-    /// For `after`, where there are more.
+    /// For `after`, where there is anything: there may be more.
     #[serde(rename = "continue", skip_serializing_if = "Option::is_none")]
     next: Option<Sequence>,
 }
@@ -138,8 +143,17 @@ async fn replay<Q: Queue, W: Webhooks, C: Clock>(
 ) -> Result<Json<Count>, Refused> {
     let webhook = WebhookKey { namespace, name };
     known(&*ingest.webhooks, &webhook)?;
-    let count = ingest.queue.replay(&webhook, which.filter()?, ingest.clock.now()).await?;
-    Ok(Json(Count { count }))
+    let now = ingest.clock.now();
+    // Not those that are given up again meanwhile.
+    let filter = which.filter_of_all()?.before(now);
+    let mut count = 0;
+    loop {
+        let replayed = ingest.queue.replay(&webhook, filter.clone(), now).await?;
+        count += replayed;
+        if replayed == 0 {
+            return Ok(Json(Count { count }));
+        }
+    }
 }
 
 async fn remove<Q: Queue, W: Webhooks, C: Clock>(
@@ -149,6 +163,14 @@ async fn remove<Q: Queue, W: Webhooks, C: Clock>(
 ) -> Result<Json<Count>, Refused> {
     let webhook = WebhookKey { namespace, name };
     known(&*ingest.webhooks, &webhook)?;
-    let count = ingest.queue.remove_dead(&webhook, which.filter()?).await?;
-    Ok(Json(Count { count }))
+    let filter = which.filter_of_all()?.before(ingest.clock.now());
+    let mut count = 0;
+    loop {
+        let removed = ingest.queue.remove_dead(&webhook, filter.clone()).await?;
+        count += removed;
+        if removed == 0 {
+            tracing::info!(%webhook, count, "dead letters were removed, as was asked for");
+            return Ok(Json(Count { count }));
+        }
+    }
 }

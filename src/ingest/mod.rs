@@ -134,6 +134,8 @@ enum Refused {
     Queue(#[from] QueueError),
     #[error("ids: must be UUIDs with commas between them")]
     NotAnId,
+    #[error("after and limit are for lists: choose by ids, reason and before")]
+    OfAList,
     #[error("ids: must be at most {} at one time", limits::DEAD_IDS)]
     TooManyIds,
 }
@@ -142,7 +144,7 @@ impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let status = match &self {
             Self::NoSuchWebhook(_) => StatusCode::NOT_FOUND,
-            Self::NotAnEvent(_) | Self::NotAnId | Self::TooManyIds => StatusCode::BAD_REQUEST,
+            Self::NotAnEvent(_) | Self::NotAnId | Self::OfAList | Self::TooManyIds => StatusCode::BAD_REQUEST,
             Self::Body(rejection) => rejection.status(),
             Self::Queue(QueueError::Full) => StatusCode::TOO_MANY_REQUESTS,
             Self::Queue(QueueError::NoSpace) => StatusCode::INSUFFICIENT_STORAGE,

@@ -184,7 +184,9 @@ async fn a_filter_that_is_not_understood_changes_nothing() {
     scene.post(b"one".to_vec()).await;
     give_up(&scene, &["HTTPStatus"]).await;
     let many = vec![uuid::Uuid::nil().to_string(); limits::DEAD_IDS + 1].join(",");
-    for query in ["ids=1", &format!("ids={many}"), "before=yesterday", "raeson=HTTPStatus"] {
+    for query in
+        ["ids=1", &format!("ids={many}"), "before=yesterday", "raeson=HTTPStatus", "limit=1", "after=0"]
+    {
         let (status, said) = scene.json("DELETE", &format!("{LETTERS}?{query}")).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{query}: {said}");
     }

@@ -115,8 +115,13 @@ impl Queue for Embedded {
         settlements: Vec<(Sequence, Settlement)>,
     ) -> Result<(), QueueError> {
         let claims: Vec<_> = settlements.iter().map(|(claim, _)| *claim).collect();
+        let again = settlements.iter().any(|(_, settlement)| matches!(settlement, Settlement::Retry { .. }));
         self.write(Change::Settle { webhook: webhook.clone(), settlements }).await?;
         self.claimed.release(webhook, &claims);
+        if again {
+            // Whoever looked for it while it was claimed did not find it.
+            self.appended(webhook).notify_one();
+        }
         Ok(())
     }
 

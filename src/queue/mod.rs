@@ -1,11 +1,10 @@
 //! Events between their 202 and their delivery.
 //!
 //! What is appended survives `kill -9` and power loss before [`Queue::append`] returns. An event leaves the
-//! queue only by [`Queue::settle`]; one that was claimed and not settled is claimed again after a restart.
+//! queue only by [`Queue::settle`], or because nobody is to have it; one that was claimed and not settled is claimed again after a restart.
 //!
-//! A queue may have many dispatchers: a claim is theirs alone until it is settled, released or has run out, and
-//! nothing here asks for more than a stream with acknowledgements can give (claim: fetch; settle: acknowledge,
-//! or not before a time; dead: move to a second stream, by an id that is stored once).
+//! A queue may have many dispatchers: a claim is theirs alone until it is settled, released or has run out.
+//! `docs/queue.md` says how it would map to a stream with acknowledgements, and what would not.
 
 mod embedded;
 mod schema;
@@ -253,8 +252,8 @@ pub trait Queue: Send + Sync + 'static {
         at_most: usize,
     ) -> impl Future<Output = Result<Vec<DeadLetter>, QueueError>> + Send;
 
-    /// Makes dead letters pending again, as they were when they were taken, behind what waits; returns how many.
-    /// Those for which there is no room stay dead.
+    /// Makes dead letters pending again, as they were when they were taken, behind what waits, a bounded number at a
+    /// time; returns how many. Those for which there is no room stay dead.
     fn replay(
         &self,
         webhook: &WebhookKey,
@@ -262,7 +261,7 @@ pub trait Queue: Send + Sync + 'static {
         now: Timestamp,
     ) -> impl Future<Output = Result<u64, QueueError>> + Send;
 
-    /// Removes dead letters; returns how many.
+    /// Removes dead letters, a bounded number at a time; returns how many.
     fn remove_dead(
         &self,
         webhook: &WebhookKey,

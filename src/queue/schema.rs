@@ -81,13 +81,12 @@ fn configure(connection: &Connection) -> Result<(), QueueError> {
     connection.pragma_update(None, "synchronous", "FULL")?;
     // The checkpoint has a thread of its own, off the path of an append.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    // A log that grew in a burst gives its room back.
     connection.pragma_update(None, "journal_size_limit", limits::WAL_BYTES)?;
-    connection.pragma_update(None, "foreign_keys", true)?;
     Ok(())
 }
 
 fn migrate(connection: &mut Connection) -> Result<(), QueueError> {
-    // SQLite notices only now whether the file is one of its own.
     let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
     let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if found > known {

@@ -482,7 +482,7 @@ pub struct Delivery {
     #[serde(default = "default_max_in_flight")]
     #[schemars(range(min = 1, max = 256))]
     pub max_in_flight: i32,
-    /// Requests that begin in one second, at most. Default: no such limit.
+    /// Requests that begin in a second, on average; as many may begin at once after a pause. Default: no such limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub rate_limit_per_second: Option<i32>,

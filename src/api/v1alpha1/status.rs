@@ -141,7 +141,7 @@ pub struct DeliveryStatus {
 pub struct FailureStatus {
     /// When.
     pub time: Time,
-    /// Where it failed: DNS, Connect, TLS, TLSServer, TLSClient, HTTP, Timeout.
+    /// Where it failed: DNS, Connect, TLS, TLSServer, TLSClient, HTTP, Authorization, Timeout.
     pub layer: String,
     /// A documented constant.
     pub reason: String,

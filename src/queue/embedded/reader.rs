@@ -165,12 +165,17 @@ impl Reader {
             && letters.len() < at_most.min(limits::CLAIM_EVENTS)
             && bytes <= limits::CLAIM_BYTES
         {
+            let (dead_at, reason) = (time(row.get(1)?), row.get::<_, Option<String>>(3)?.unwrap_or_default());
+            // A body is read only of what is asked for.
+            if !filter.takes(Uuid::from_bytes(row.get(7)?), &reason, dead_at) {
+                continue;
+            }
             let letter = DeadLetter {
                 sequence: row.get(0)?,
-                dead_at: time(row.get(1)?),
+                dead_at,
                 failures: row.get(2)?,
                 cause: Cause {
-                    reason: row.get::<_, Option<String>>(3)?.unwrap_or_default(),
+                    reason,
                     message: row.get::<_, Option<String>>(4)?.unwrap_or_default(),
                     response: match row.get::<_, Option<u16>>(5)? {
                         Some(status) => {
@@ -182,16 +187,19 @@ impl Reader {
                 },
                 event: read_event(row, 7, webhook)?,
             };
-            if filter.takes(letter.event.id, &letter.cause.reason, letter.dead_at) {
-                bytes += letter.event.body.len();
-                letters.push(letter);
-            }
+            bytes += letter.event.body.len();
+            letters.push(letter);
         }
         Ok(letters)
     }
 }
 
 impl Filter {
+    /// And given up before this time.
+    pub(crate) fn before(self, time: Timestamp) -> Self {
+        Self { before: Some(self.before.map_or(time, |before| before.min(time))), ..self }
+    }
+
     /// Whether it takes a dead letter.
     pub(super) fn takes(&self, id: Uuid, reason: &str, dead_at: Timestamp) -> bool {
         self.ids.as_ref().is_none_or(|ids| ids.contains(&id))

@@ -91,6 +91,19 @@ async fn a_page_is_bounded_and_what_is_claimed_is_nobody_elses() {
 }
 
 #[tokio::test]
+async fn who_looked_for_an_event_while_it_was_settled_is_told_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let queue = Embedded::open(directory.path()).unwrap();
+    let told = queue.appended(&webhook("a"));
+    queue.append(vec![event("a", "one")]).await.unwrap();
+    told.notified().await;
+    let claim = queue.claim(&webhook("a"), at(1_000), 1).await.unwrap().claims.remove(0);
+    let retry = Settlement::Retry { since: at(1), due_at: at(1_000) };
+    queue.settle(&webhook("a"), vec![(claim.sequence, retry)]).await.unwrap();
+    tokio::time::timeout(std::time::Duration::from_secs(5), told.notified()).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_claim_that_nobody_waits_for_is_given_back() {
     let directory = tempfile::tempdir().unwrap();
     let queue = Embedded::open(directory.path()).unwrap();
@@ -240,7 +253,8 @@ async fn what_waits_for_a_deleted_webhook_goes_after_a_while_a_bounded_number_at
     let directory = tempfile::tempdir().unwrap();
     let queue = Embedded::open(directory.path()).unwrap();
     let many = limits::EXPIRED_AT_ONCE + 1;
-    queue.append((0..many).map(|_| event("gone", "x")).collect()).await.unwrap();
+    let keyed = |_| Event { key: Some("order-7".into()), ..event("gone", "x") };
+    queue.append((0..many).map(keyed).collect()).await.unwrap();
     queue.append(vec![event("here", "y")]).await.unwrap();
     queue.present(None, vec![webhook("here")], at(10)).await.unwrap();
     // It is the first time that counts, also after a restart.
@@ -249,7 +263,10 @@ async fn what_waits_for_a_deleted_webhook_goes_after_a_while_a_bounded_number_at
     drop(queue);
     let queue = Embedded::open(directory.path()).unwrap();
     assert_eq!(queue.expire(at(10), at(0)).await.unwrap(), Expired::default());
-    let expired = [queue.expire(at(11), at(0)).await.unwrap(), queue.expire(at(11), at(0)).await.unwrap()];
+    let first = queue.expire(at(11), at(0)).await.unwrap();
+    // Should it come back now, what is left goes on.
+    check(directory.path());
+    let expired = [first, queue.expire(at(11), at(0)).await.unwrap()];
     let events = expired.map(|expired| expired.gone[0].1.pending.events);
     assert_eq!(events, [i64::try_from(limits::EXPIRED_AT_ONCE).unwrap(), 1]);
     assert_eq!(queue.counts(&webhook("gone")), Counts::default());

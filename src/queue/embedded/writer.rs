@@ -8,6 +8,7 @@ use std::{
         mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -149,9 +150,19 @@ impl Writer {
     /// The log is written from its beginning again once all of it is in the file, which never happens by itself
     /// while commits go on. Little is left to be moved after the checkpoint.
     fn begin_log_anew(&self) {
-        let result = self.connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()));
-        if let Err(error) = result {
-            tracing::warn!(%error, "the queue's log could not begin anew; it is tried again after the next checkpoint");
+        let restarted = (|| {
+            // Somebody who reads is not waited for: the next checkpoint is soon.
+            self.connection.busy_timeout(Duration::ZERO)?;
+            let busy: bool =
+                self.connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| row.get(0))?;
+            self.connection.busy_timeout(limits::QUEUE_BUSY_TIMEOUT)?;
+            Ok::<_, rusqlite::Error>(!busy)
+        })();
+        step("restarted");
+        match restarted {
+            Ok(true) => {}
+            Ok(false) => tracing::debug!("the queue's log is being read, and goes on"),
+            Err(error) => tracing::warn!(%error, "the queue's log could not begin anew"),
         }
     }
 
@@ -229,6 +240,8 @@ struct Touched {
     woken: bool,
     /// Its row goes.
     removed: bool,
+    /// Dead letters that made room for others.
+    dropped: u64,
 }
 
 /// One transaction. What it comes to is in the books once it is committed.
@@ -295,7 +308,7 @@ impl Work<'_> {
     fn webhook(&mut self, key: &WebhookKey) -> Option<&mut Touched> {
         if !self.webhooks.contains_key(key) {
             let webhook = *self.books.open().webhooks.get(key)?;
-            self.webhooks.insert(key.clone(), Touched { webhook, woken: false, removed: false });
+            self.webhooks.insert(key.clone(), Touched { webhook, woken: false, removed: false, dropped: 0 });
         }
         self.webhooks.get_mut(key).filter(|touched| !touched.removed)
     }
@@ -307,7 +320,7 @@ impl Work<'_> {
                 .prepare_cached("INSERT INTO webhook (namespace, name) VALUES (?1, ?2) RETURNING id")?
                 .query_row((&key.namespace, &key.name), |row| row.get(0))?;
             let webhook = Webhook { id, ..Webhook::default() };
-            self.webhooks.insert(key.clone(), Touched { webhook, woken: false, removed: false });
+            self.webhooks.insert(key.clone(), Touched { webhook, woken: false, removed: false, dropped: 0 });
         }
         self.webhooks.get_mut(key).ok_or(QueueError::Closed)
     }
@@ -484,7 +497,9 @@ impl Work<'_> {
                 .optional()?;
             let Some(dropped) = dropped else { break };
             self.count(webhook, Counts { dead: dropped.amount.less(), ..Counts::default() });
-            tracing::error!(%webhook, "the oldest event that was given up is gone: there are too many of its webhook");
+            if let Some(touched) = self.webhook(webhook) {
+                touched.dropped += 1;
+            }
         }
         Ok(())
     }
@@ -517,7 +532,8 @@ impl Work<'_> {
         let brought = self
             .transaction
             .prepare_cached(
-                "UPDATE event SET due_ms = ?2 WHERE webhook = ?1 AND due_ms > ?2 AND dead_ms IS NULL",
+                // What is blocked has never been tried, and is due already.
+                "UPDATE event SET due_ms = ?2 WHERE webhook = ?1 AND due_ms > ?2 AND dead_ms IS NULL AND NOT blocked",
             )?
             .execute((id, now.as_millisecond()))?;
         self.log_pages += i64::try_from(brought).unwrap_or(i64::MAX);
@@ -538,6 +554,9 @@ impl Work<'_> {
             if filter.takes(id, &reason, time(row.get(3)?)) {
                 sequences.push(row.get(0)?);
             }
+            if sequences.len() == limits::EXPIRED_AT_ONCE {
+                break;
+            }
         }
         Ok(sequences)
     }
@@ -545,7 +564,7 @@ impl Work<'_> {
     fn replay(&mut self, key: &WebhookKey, filter: &Filter, now: Timestamp) -> Result<u64, QueueError> {
         let Some(id) = self.webhook(key).map(|touched| touched.webhook.id) else { return Ok(0) };
         let room = self.room;
-        let mut replayed = 0;
+        let (mut replayed, mut pending_in_all) = (0, self.pending);
         for sequence in self.filtered(id, filter)? {
             let amount: i64 = self
                 .transaction
@@ -557,9 +576,12 @@ impl Work<'_> {
             let Some(touched) = self.webhook(key) else { break };
             let mut after = touched.webhook.counts.pending;
             after.add(amount);
-            if !after.is_within(room.pending) {
+            let mut in_all = pending_in_all;
+            in_all.add(amount);
+            if !after.is_within(room.pending) || !in_all.is_within(room.pending_in_all) {
                 break;
             }
+            pending_in_all = in_all;
             touched.woken = true;
             touched.webhook.counts.add(Counts { pending: amount, dead: amount.less(), delivered: 0 });
             self.pending.add(amount);
@@ -597,11 +619,15 @@ impl Work<'_> {
             .prepare_cached(&format!("DELETE FROM event WHERE sequence = ?1 RETURNING {ROW}"))?
             .query_row([sequence], row)
             .optional()?;
-        if let Some(Row { amount, dead, .. }) = removed {
+        if let Some(removed) = removed {
             self.log_pages += 3;
             let mut change = Counts::default();
-            *(if dead { &mut change.dead } else { &mut change.pending }) = amount.less();
+            *(if removed.dead { &mut change.dead } else { &mut change.pending }) = removed.amount.less();
             self.count(key, change);
+            if !removed.dead {
+                // Its webhook may come back before the rest is removed.
+                self.unblock(key, &removed)?;
+            }
         }
         Ok(())
     }
@@ -631,11 +657,18 @@ impl Work<'_> {
             if webhook.gone_since.is_none_or(|since| since >= gone_before) {
                 continue;
             }
-            let events = self.sequences("webhook = ?1", webhook.id, left)?;
-            for (sequence, _) in &events {
-                self.remove(key, *sequence)?;
+            // Each by an index of its own.
+            for state in [
+                "dead_ms IS NOT NULL",
+                "dead_ms IS NULL AND NOT blocked",
+                "dead_ms IS NULL AND key IS NOT NULL",
+            ] {
+                let events = self.sequences(&format!("webhook = ?1 AND {state}"), webhook.id, left)?;
+                for (sequence, _) in &events {
+                    self.remove(key, *sequence)?;
+                }
+                left -= events.len();
             }
-            left -= events.len();
             let after = self.webhook(key).map(|touched| touched.webhook.counts).unwrap_or_default();
             expired.gone.push((key.clone(), webhook.counts.less(after)));
             if left == 0 {
@@ -680,6 +713,10 @@ impl Work<'_> {
         for (key, touched) in self.webhooks.drain() {
             if touched.woken {
                 self.woken.push(key.clone());
+            }
+            if touched.dropped > 0 {
+                let events = touched.dropped;
+                tracing::error!(webhook = %key, events, "the oldest events that were given up are gone: there are too many of their webhook");
             }
             if touched.removed {
                 written.push((key, None));
