@@ -9,6 +9,7 @@
 
 mod books;
 mod reader;
+mod work;
 mod writer;
 
 use std::{
@@ -33,7 +34,8 @@ use crate::{
 };
 use books::Books;
 use reader::{Claimed, Read, Reader};
-use writer::{Change, GiveUp, Outcome, Room, Write, Writer};
+use work::{Change, GiveUp, Outcome, Room};
+use writer::{Write, Writer};
 
 type Wakers = Mutex<HashMap<WebhookKey, Arc<Notify>>>;
 

@@ -54,6 +54,18 @@ impl Books {
         Ok(Self(Mutex::new(known)))
     }
 
+    /// What a commit came to.
+    pub(super) fn keep(&self, webhooks: Vec<(WebhookKey, Option<Webhook>)>, pending: Amount) {
+        let mut known = self.open();
+        known.pending = pending;
+        for (key, webhook) in webhooks {
+            match webhook {
+                Some(webhook) => drop(known.webhooks.insert(key, webhook)),
+                None => drop(known.webhooks.remove(&key)),
+            }
+        }
+    }
+
     pub(super) fn open(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
