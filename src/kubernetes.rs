@@ -52,7 +52,7 @@ pub(crate) fn note_of(text: &str) -> String {
 /// there what is accepted for it, or nothing.
 pub(crate) fn made_for(webhook: &OutboundWebhook) -> Option<Vec<(&'static str, String)>> {
     let spec = &webhook.spec;
-    let url: reqwest::Url = spec.endpoint.url.parse().ok()?;
+    let url: url::Url = spec.endpoint.url.parse().ok()?;
     let trust = serde_json::to_vec(&spec.endpoint.trust).ok()?;
     let mut made_for = vec![(ENDPOINT_ANNOTATION, origin(&url)), (TRUST_ANNOTATION, fingerprint(&trust))];
     if spec.asks_for_credentials() {
@@ -63,7 +63,7 @@ pub(crate) fn made_for(webhook: &OutboundWebhook) -> Option<Vec<(&'static str, S
 }
 
 /// Scheme, host and port of an endpoint: the value of [`ENDPOINT_ANNOTATION`].
-pub(crate) fn origin(url: &reqwest::Url) -> String {
+pub(crate) fn origin(url: &url::Url) -> String {
     url.origin().ascii_serialization()
 }
 

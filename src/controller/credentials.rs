@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use k8s_openapi::api::core::v1::Secret;
-use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use zeroize::Zeroizing;
 
 use super::{

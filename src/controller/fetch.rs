@@ -7,8 +7,8 @@ use k8s_openapi::{
     api::core::v1::{ConfigMap, Namespace, Secret},
 };
 use kube::{Api, Resource, ResourceExt as _};
-use reqwest::Url;
 use serde::de::DeserializeOwned;
+use url::Url;
 use zeroize::Zeroizing;
 
 use super::{Availability, Context, Error, Problem, credentials::credentials};

@@ -15,8 +15,8 @@ use data_encoding::HEXLOWER;
 use futures::{Stream, channel::mpsc};
 use jiff::Timestamp;
 use kube::{ResourceExt as _, runtime::reflector::ObjectRef};
-use reqwest::Url;
 use tokio::sync::Semaphore;
+use url::Url;
 
 use super::status::test_status;
 use crate::{

@@ -1,7 +1,7 @@
 //! Names and values of headers that a person chooses: RFC 9110, 5; RFC 7617; RFC 6750.
 
 use data_encoding::BASE64;
-use reqwest::header::{HeaderName, HeaderValue};
+use http::header::{HeaderName, HeaderValue};
 use zeroize::Zeroizing;
 
 use crate::limits;

@@ -9,11 +9,9 @@ mod signature;
 
 use std::fmt;
 
-use reqwest::{
-    Url,
-    header::{HeaderName, HeaderValue},
-};
+use http::header::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
+use url::Url;
 use zeroize::Zeroizing;
 
 use crate::limits;

@@ -70,8 +70,8 @@ impl fmt::Debug for SigningSecret {
 
 #[cfg(test)]
 mod tests {
+    use http::header::HeaderMap;
     use jiff::Timestamp;
-    use reqwest::header::HeaderMap;
 
     use super::*;
 

@@ -1,7 +1,7 @@
 //! What is added to each request so that the endpoint knows the sender: headers, a token, a signature.
 
+use http::header::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
-use reqwest::header::{HeaderMap, HeaderValue};
 
 use super::token::Tokens;
 use crate::{

@@ -21,9 +21,9 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
 use jiff::Timestamp;
-use reqwest::Url;
 use rustls::ClientConfig;
 use tokio::time::timeout;
+use url::Url;
 
 use crate::{
     egress::{Egress, Stream},

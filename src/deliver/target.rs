@@ -24,7 +24,7 @@ pub enum Assignment {
 #[derive(Debug)]
 pub struct Target {
     /// The endpoint.
-    pub url: reqwest::Url,
+    pub url: url::Url,
     /// Time for a whole attempt.
     pub timeout: Duration,
     /// Attempts under way at one time.

@@ -15,8 +15,8 @@ use governor::{
     DefaultDirectRateLimiter, Quota,
     clock::{Clock as _, DefaultClock},
 };
+use http::StatusCode;
 use jiff::Timestamp;
-use reqwest::StatusCode;
 use tokio::{
     sync::{Notify, mpsc, watch},
     task::{JoinError, JoinSet},

@@ -11,7 +11,6 @@ use http_body_util::Empty;
 use hyper::{body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use percent_encoding::percent_decode_str;
-use reqwest::Url;
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
     net::TcpStream,
@@ -19,6 +18,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::either::Either;
+use url::Url;
 use zeroize::Zeroizing;
 
 use super::{Error, OptionsError, dial, dial::Stream, resolve::Names};

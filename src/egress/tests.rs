@@ -105,7 +105,7 @@ async fn an_address_in_a_url_is_checked_like_that_of_a_name() {
         ("[::ffff:7f00:1]", "::ffff:127.0.0.1"),
         ("[64:ff9b::7f00:1]", "64:ff9b::7f00:1"),
     ] {
-        let url: reqwest::Url = format!("https://{host}:{port}/").parse().unwrap();
+        let url: url::Url = format!("https://{host}:{port}/").parse().unwrap();
         let refused = refused(connect(&egress, url.host_str().unwrap(), port).await);
         assert_eq!(
             (refused.host.parse(), refused.address.to_string().as_str()),

@@ -1,6 +1,6 @@
 //! Servers that refuse a client certificate in HTTP: nginx, and those that answer 403. Pure.
 
-use reqwest::header::{CONTENT_LENGTH, HeaderMap, SERVER};
+use http::header::{CONTENT_LENGTH, HeaderMap, SERVER};
 
 use super::{
     classify::{Context, Failure, Refusal},
@@ -112,7 +112,7 @@ fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use reqwest::header::HeaderValue;
+    use http::header::HeaderValue;
 
     use super::*;
     use crate::probe::classify::Stage;

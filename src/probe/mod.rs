@@ -38,7 +38,7 @@ use connect::Connection;
 #[derive(Clone, Copy, Debug)]
 pub struct Endpoint<'a> {
     /// Its https URL.
-    pub url: &'a reqwest::Url,
+    pub url: &'a url::Url,
     /// Who it may be.
     pub trust: &'a Trust,
     /// What is sent once TLS is up.
