@@ -227,8 +227,9 @@ pub const REFUSALS: usize = 256;
 pub const STATUS_LOOK: Duration = Duration::from_secs(1);
 /// A webhook's status of deliveries is written once in this time.
 pub const STATUS_WRITTEN: Duration = Duration::from_secs(10);
-/// Statuses that are written after one look; the others wait for the next.
-pub const STATUS_WRITES: usize = 100;
+/// Statuses that are written after one look; the others wait for the next. An API server that has a thousand
+/// busy webhooks has other things to do as well.
+pub const STATUS_WRITES: usize = 20;
 /// Statuses that are written at one time.
 pub const STATUS_WRITES_AT_ONCE: usize = 8;
 /// A refusal of one webhook's certificate is told once in this time.
