@@ -58,7 +58,7 @@ pub struct Worker<Q: Queue, C> {
     /// When more is to be claimed, once `ready` is used up.
     claim_at: Option<Timestamp>,
     attempts: JoinSet<Ended<Q>>,
-    /// What became of attempted events, on its way to the disk: how many events each.
+    /// What became of attempted events, on its way to the disk, and of how many.
     settling: JoinSet<()>,
     settling_events: Arc<AtomicUsize>,
 }

@@ -1,13 +1,13 @@
 //! A webhook with a crowd of events and a dead endpoint, beside one that works.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use super::{SENDERS, Scale, rate, ratio};
+use super::{Scale, delivered, ratio};
 use crate::{
     harness::cluster::Cluster,
     receiver::Receiver,
     report::{Better, Row},
-    sender::{self, Paths},
+    sender,
     stage::{Dispatcher, Kind, Model, Stage},
 };
 
@@ -35,8 +35,8 @@ pub(super) async fn run(
     let mut rounds = Vec::new();
     for n in 0..scale.rounds {
         println!("a dead endpoint, round {} of {}", n + 1, scale.rounds);
-        let of_alone = delivered(&alone.dispatcher().await, receiver, scale).await;
-        rounds.push((delivered(&beside.dispatcher().await, receiver, scale).await, of_alone));
+        let of_alone = delivered_to_good(&alone.dispatcher().await, receiver, scale).await;
+        rounds.push((delivered_to_good(&beside.dispatcher().await, receiver, scale).await, of_alone));
     }
     [ratio(
         "delivered/s beside a dead endpoint with a crowd waiting / alone",
@@ -48,18 +48,11 @@ pub(super) async fn run(
 }
 
 /// Events a second, end to end; the dispatcher ends.
-async fn delivered(dispatcher: &Dispatcher, receiver: &Receiver, scale: &Scale) -> f64 {
+async fn delivered_to_good(dispatcher: &Dispatcher, receiver: &Receiver, scale: &Scale) -> f64 {
     let paths = dispatcher.paths_of(GOOD);
     // Its connections are opened.
-    measure(&paths, receiver, scale.slice / 4).await;
-    let rate = measure(&paths, receiver, scale.slice).await;
+    delivered(&paths, receiver, scale.slice / 4).await;
+    let rate = delivered(&paths, receiver, scale.slice).await;
     dispatcher.process.terminate().await;
     rate
-}
-
-async fn measure(paths: &Paths, receiver: &Receiver, time: Duration) -> f64 {
-    receiver.forget().await;
-    let sent = sender::saturate(paths, SENDERS, time).await;
-    let arrived = receiver.wait_for(sent.events).await;
-    rate(sent.events, sent.from, arrived.last)
 }

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{SENDERS, Scale, rate, ratio};
+use super::{Scale, delivered, ratio};
 use crate::{
     harness::cluster::Cluster,
     receiver::Receiver,
     report::{Better, Row},
-    sender::{self, Paths},
     stage::{Kind, Model, Stage},
 };
 
@@ -23,20 +22,12 @@ pub(super) async fn run(
     let dispatcher = stage.dispatcher().await;
     let (one, all) = (dispatcher.paths_of(&names[0]), dispatcher.paths(names));
     // Their connections are opened.
-    delivered(&all, receiver, scale).await;
+    delivered(&all, receiver, scale.slice).await;
     let mut rounds = Vec::new();
     for n in 0..scale.rounds {
         println!("many webhooks, round {} of {}", n + 1, scale.rounds);
-        let of_one = delivered(&one, receiver, scale).await;
-        rounds.push((delivered(&all, receiver, scale).await, of_one));
+        let of_one = delivered(&one, receiver, scale.slice).await;
+        rounds.push((delivered(&all, receiver, scale.slice).await, of_one));
     }
     [ratio("delivered/s of 1,000 webhooks at once / of one", Better::More, (0.7, 0.9), "/s", rounds)]
-}
-
-/// Events a second, end to end.
-async fn delivered(paths: &Paths, receiver: &Receiver, scale: &Scale) -> f64 {
-    receiver.forget().await;
-    let sent = sender::saturate(paths, SENDERS, scale.slice).await;
-    let arrived = receiver.wait_for(sent.events).await;
-    rate(sent.events, sent.from, arrived.last)
 }

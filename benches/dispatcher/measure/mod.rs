@@ -6,6 +6,7 @@ use crate::{
     harness::cluster::Cluster,
     receiver::Receiver,
     report::{Better, Figure, Row},
+    sender::{self, Paths},
     stage::Model,
 };
 
@@ -98,6 +99,14 @@ fn ratio(
         numerator: figure(numerator),
         denominator: figure(denominator),
     }
+}
+
+/// Events a second, end to end, at saturation.
+async fn delivered(paths: &Paths, receiver: &Receiver, time: Duration) -> f64 {
+    receiver.forget().await;
+    let sent = sender::saturate(paths, SENDERS, time).await;
+    let arrived = receiver.wait_for(sent.events).await;
+    rate(sent.events, sent.from, arrived.last)
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

@@ -245,30 +245,23 @@ impl<'a> Work<'a> {
             touched.webhook.counts.pending.add(amount);
             let id = touched.webhook.id;
             self.pending.add(amount);
-            self.insert(id, event, event.accepted_at, &attributes)?;
+            self.insert(id, event, &attributes)?;
             self.log_pages += 4 + amount.bytes / 4096;
         }
         Ok(Ok(()))
     }
 
-    fn insert(
-        &self,
-        webhook: i64,
-        event: &Event,
-        due_at: Timestamp,
-        attributes: &str,
-    ) -> Result<(), QueueError> {
+    fn insert(&self, webhook: i64, event: &Event, attributes: &str) -> Result<(), QueueError> {
         self.transaction
             .prepare_cached(
                 "INSERT INTO event (webhook, id, accepted_ms, due_ms, attributes, body, key, blocked)
-                 VALUES (:webhook, :id, :accepted_ms, :due_ms, :attributes, :body, :key, :key IS NOT NULL AND EXISTS
+                 VALUES (:webhook, :id, :accepted_ms, :accepted_ms, :attributes, :body, :key, :key IS NOT NULL AND EXISTS
                      (SELECT 1 FROM event WHERE webhook = :webhook AND key = :key AND dead_ms IS NULL))",
             )?
             .execute(named_params! {
                 ":webhook": webhook,
                 ":id": event.id.as_bytes(),
                 ":accepted_ms": event.accepted_at.as_millisecond(),
-                ":due_ms": due_at.as_millisecond(),
                 ":attributes": attributes,
                 ":body": event.body.as_slice(),
                 ":key": event.key,
@@ -440,7 +433,7 @@ impl<'a> Work<'a> {
     fn replay(&mut self, key: &WebhookKey, filter: &Filter, now: Timestamp) -> Result<u64, QueueError> {
         let Some(id) = self.webhook(key).map(|touched| touched.webhook.id) else { return Ok(0) };
         let room = self.room;
-        let (mut replayed, mut pending_in_all) = (0, self.pending);
+        let mut replayed = 0;
         for sequence in self.filtered(id, filter)? {
             let amount: i64 = self
                 .transaction
@@ -449,18 +442,17 @@ impl<'a> Work<'a> {
                 )?
                 .query_row([sequence], |row| row.get(0))?;
             let amount = Amount::one(amount);
+            let mut in_all = self.pending;
+            in_all.add(amount);
             let Some(touched) = self.webhook(key) else { break };
             let mut after = touched.webhook.counts.pending;
             after.add(amount);
-            let mut in_all = pending_in_all;
-            in_all.add(amount);
             if !after.is_within(room.pending) || !in_all.is_within(room.pending_in_all) {
                 break;
             }
-            pending_in_all = in_all;
             touched.woken = true;
             touched.webhook.counts.add(Counts { pending: amount, dead: amount.less(), delivered: 0 });
-            self.pending.add(amount);
+            self.pending = in_all;
             // In a place of its own, behind what waits: its key may have gone on without it.
             self.transaction
                 .prepare_cached(
@@ -510,13 +502,24 @@ impl<'a> Work<'a> {
 
     fn present(&mut self, namespace: Option<&String>, webhooks: &[WebhookKey], now: Timestamp) {
         let webhooks: HashSet<_> = webhooks.iter().collect();
-        let keys: Vec<_> = self.books.open().webhooks.keys().cloned().collect();
-        let concerned = |key: &WebhookKey| namespace.is_none_or(|namespace| *namespace == key.namespace);
-        for key in keys.into_iter().filter(concerned) {
-            let gone = !webhooks.contains(&key);
+        let changed: Vec<_> = {
+            let known = self.books.open();
+            let changes = |key: &WebhookKey, webhook: &Webhook| {
+                namespace.is_none_or(|namespace| *namespace == key.namespace)
+                    && self.webhooks.get(key).map_or(webhook, |touched| &touched.webhook).gone_since.is_some()
+                        == webhooks.contains(key)
+            };
+            known
+                .webhooks
+                .iter()
+                .filter(|(key, webhook)| changes(key, webhook))
+                .map(|(key, _)| key.clone())
+                .collect()
+        };
+        for key in changed {
             if let Some(touched) = self.webhook(&key) {
                 let since = &mut touched.webhook.gone_since;
-                *since = gone.then(|| since.unwrap_or(now));
+                *since = if webhooks.contains(&key) { None } else { Some(now) };
             }
         }
     }
