@@ -33,7 +33,7 @@ use crate::{
     limits,
 };
 use books::Books;
-use reader::{Claimed, Read, Reader};
+use reader::{Claimed, Read, Reader, WantedClaim};
 use work::{Change, GiveUp, Outcome, Room};
 use writer::{Write, Writer};
 
@@ -103,7 +103,7 @@ impl Queue for Embedded {
 
     async fn claim(&self, webhook: &WebhookKey, now: Timestamp, at_most: usize) -> Result<Page, QueueError> {
         let webhook = webhook.clone();
-        self.read(|reply| Read::Claim { webhook, now, at_most, reply }).await
+        self.read(|reply| Read::Claim(WantedClaim { webhook, now, at_most, reply })).await
     }
 
     fn release(&self, webhook: &WebhookKey, claims: &[Sequence]) {

@@ -110,7 +110,7 @@ async fn a_claim_that_nobody_waits_for_is_given_back() {
     queue.append(vec![event("a", "one")]).await.unwrap();
     let (reply, answer) = oneshot::channel();
     drop(answer);
-    let asked = Read::Claim { webhook: webhook("a"), now: at(1_000), at_most: 1, reply };
+    let asked = Read::Claim(WantedClaim { webhook: webhook("a"), now: at(1_000), at_most: 1, reply });
     queue.reads.send(asked).await.unwrap();
     assert_eq!(bodies(&queue, "a", 1_000).await, ["one"]);
 }
