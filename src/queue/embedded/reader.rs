@@ -111,6 +111,7 @@ impl Reader {
             // Whoever asked is gone: nobody has them.
             if let Err(Ok(page)) = reply.send(page) {
                 let claims: Vec<_> = page.claims.iter().map(|claim| claim.sequence).collect();
+                claimed.retain(|claim| !claims.contains(claim));
                 self.claimed.release(&webhook, &claims);
             }
         }
