@@ -17,6 +17,7 @@ mod delivery;
 mod delivery_policy;
 mod egress;
 mod harness_selftest;
+mod ingest;
 mod probe;
 mod probe_failures;
 mod rotation;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         authorization::tests(),
         delivery_policy::tests(),
         egress::tests(),
+        ingest::tests(),
         rotation::tests(),
         probe::tests(),
         probe_failures::tests(),

@@ -242,7 +242,7 @@ fn read_event(row: &Row<'_>, at: usize, webhook: &WebhookKey) -> Result<Event, r
         attributes: serde_json::from_str(attributes).map_err(|error| {
             rusqlite::Error::FromSqlConversionFailure(at + 2, Type::Text, Box::new(error))
         })?,
-        body: row.get(at + 3)?,
+        body: row.get::<_, Vec<u8>>(at + 3)?.into(),
         key: row.get(at + 4)?,
     })
 }
