@@ -89,6 +89,9 @@ pub const CLAIM_BYTES: usize = 1024 * 1024;
 pub const DEAD_IDS: usize = 100;
 /// How long an event that was given up is kept.
 pub const DEAD_KEPT: Duration = Duration::from_hours(30 * 24);
+/// How long the events of a deleted webhook wait for its return, unless the dispatcher is told otherwise; as jiff
+/// reads it.
+pub const DELETED_RETENTION: &str = "1h";
 /// Events of deleted webhooks, or that were given up long ago, which are dropped in one commit.
 pub const EXPIRED_AT_ONCE: usize = 1000;
 /// Between two looks for what has expired.

@@ -41,9 +41,6 @@ use crate::{
 use registry::Registry;
 use report::Board;
 
-/// As jiff reads it.
-const DELETED_RETENTION: &str = "1h";
-
 /// What the dispatcher is told.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
@@ -54,7 +51,7 @@ pub struct Options {
     #[arg(long, env = "POSTRIDER_LISTEN", default_value = "127.0.0.1:8087", value_name = "ADDRESS")]
     pub listen: SocketAddr,
     /// How long the events of a deleted webhook wait for its return
-    #[arg(long, env = "POSTRIDER_DELETED_RETENTION", default_value = DELETED_RETENTION, value_name = "DURATION")]
+    #[arg(long, env = "POSTRIDER_DELETED_RETENTION", default_value = limits::DELETED_RETENTION, value_name = "DURATION")]
     pub deleted_retention: SignedDuration,
     /// Serve the webhooks of this namespace only
     #[arg(long, env = "POSTRIDER_NAMESPACE", value_name = "NAME")]

@@ -50,10 +50,7 @@ pub struct Page {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Settlement {
     /// Delivered: it leaves the queue.
-    Delivered {
-        /// When.
-        at: Timestamp,
-    },
+    Delivered,
     /// To be sent again.
     Retry {
         /// Since when it has been failing.

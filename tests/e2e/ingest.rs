@@ -155,7 +155,7 @@ fn config(namespace: &str) -> String {
         r#"
 color = false
 seed = 1
-max-failures = 8
+max-failures = 40
 
 [dictionaries]
 namespaces = {{ values = ["{namespace}"] }}

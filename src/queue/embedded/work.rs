@@ -333,7 +333,7 @@ impl<'a> Work<'a> {
                     )?
                     .execute((sequence, since.as_millisecond(), due_at.as_millisecond()))?;
             }
-            Settlement::Delivered { .. } => {
+            Settlement::Delivered => {
                 let delivered = self
                     .transaction
                     .prepare_cached(&format!(
