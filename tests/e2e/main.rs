@@ -21,6 +21,7 @@ mod probe;
 mod probe_failures;
 mod rotation;
 mod scene;
+mod serving;
 
 fn main() -> ExitCode {
     harness::run(vec![
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         delivery_policy::tests(),
         egress::tests(),
         rotation::tests(),
+        serving::tests(),
         probe::tests(),
         probe_failures::tests(),
     ])
