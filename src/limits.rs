@@ -247,6 +247,27 @@ pub const STATUS_WRITES_AT_ONCE: usize = 8;
 /// A refusal of one webhook's certificate is told once in this time.
 pub const REFUSAL_TOLD: Duration = Duration::from_secs(10);
 
+// --- The serving certificate --------------------------------------------------------------------
+
+/// Life of the authority that signs serving certificates.
+pub const SERVING_AUTHORITY_LIFE: Duration = Duration::from_hours(3 * 365 * 24);
+/// Life of a serving certificate; it never outlives its authority.
+pub const SERVING_LIFE: Duration = Duration::from_hours(90 * 24);
+/// Both are valid from so long before they are made: not every sender's clock is right.
+pub const SERVING_CLOCK_SKEW: Duration = Duration::from_mins(5);
+/// A successor follows when this part of a life is over.
+pub const SERVING_RENEWED: (i32, i32) = (2, 3);
+/// A certificate of an authority that was lost waits for the new authority to be known to senders, but no longer
+/// than until this part of its life is over.
+pub const SERVING_KEPT: (i32, i32) = (9, 10);
+/// How long an authority is published before it signs. The kubelet carries a ConfigMap into a Pod within two
+/// minutes; an application that reads it only at its start has this long to be restarted.
+pub const SERVING_AUTHORITY_PUBLISHED: Duration = Duration::from_hours(7 * 24);
+/// Authorities that sign no more and are still published; of more, the oldest goes.
+pub const SERVING_AUTHORITIES_RETIRED: usize = 4;
+/// Writes of the objects of the serving certificate in a minute: somebody else may change them again and again.
+pub const SERVING_WRITES_PER_MINUTE: u32 = 30;
+
 // --- Kubernetes ----------------------------------------------------------------------------------
 
 /// Webhooks that are reconciled at one time.

@@ -3,6 +3,8 @@
 //! [`fetch`] what the webhook names, its [`credentials`] too → [`load`] the keystores → [`rotation`] of the slots →
 //! [`publish`] the identities Secret → tell the story in [`events`] → publish the certificates → start the
 //! tests that are due ([`probing`]) → [`status`].
+//!
+//! Beside that it makes the [`serving`] certificate of the dispatcher's secure listener, where it is told to.
 
 mod credentials;
 mod events;
@@ -10,6 +12,7 @@ mod fetch;
 mod load;
 mod probing;
 mod publish;
+mod serving;
 mod status;
 mod watch;
 
@@ -39,7 +42,7 @@ use crate::{
     egress::{self, Egress},
     event::WebhookKey,
     identity::{Identity, Slots},
-    kubernetes::key,
+    kubernetes::{TlsSecret, key},
     limits,
     rotation::{self, Found, Known, Promotion},
 };
@@ -59,6 +62,12 @@ pub struct Options {
     /// What may be dialled
     #[command(flatten)]
     pub egress: egress::Options,
+    /// Whether the serving certificate is made
+    #[command(flatten)]
+    pub serving: serving::Options,
+    /// Where it is
+    #[command(flatten)]
+    pub tls: TlsSecret,
 }
 
 /// Where mTLS may be asked for.
@@ -140,6 +149,8 @@ pub async fn run(
         loads: Arc::new(Semaphore::new(limits::KEYSTORES_AT_ONCE)),
         failures: Mutex::default(),
     });
+    let serving =
+        tokio::spawn(serving::run(client.clone(), options.serving, options.tls, SystemClock, stop.clone()));
     let forgotten = Arc::clone(&context);
     let namespace = options.namespace.as_deref();
     tracing::info!(namespace = namespace.unwrap_or("all"), proxy = egress.proxy(), "reconciles");
@@ -160,6 +171,7 @@ pub async fn run(
             }
         })
         .await;
+    let _ = serving.await;
     Ok(())
 }
 

@@ -22,6 +22,7 @@ mod probe;
 mod probe_failures;
 mod rotation;
 mod scene;
+mod serving;
 
 fn main() -> ExitCode {
     harness::run(vec![
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         egress::tests(),
         ingest::tests(),
         rotation::tests(),
+        serving::tests(),
         probe::tests(),
         probe_failures::tests(),
     ])

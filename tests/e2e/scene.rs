@@ -217,7 +217,7 @@ pub(crate) fn condition<'a>(webhook: &'a OutboundWebhook, type_: &str) -> Option
 }
 
 /// A kubeconfig of a service account with the rights of `examples/rbac.yaml`: what is told there is enough.
-async fn kubeconfig_of(cluster: &Cluster, account: &'static str) -> PathBuf {
+async fn kubeconfig_by_rbac(cluster: &Cluster, account: &'static str) -> PathBuf {
     static MADE: Mutex<BTreeMap<(PathBuf, &str), PathBuf>> = Mutex::const_new(BTreeMap::new());
     let mut made = MADE.lock().await;
     let key = (cluster.kubeconfig().to_owned(), account);
@@ -226,14 +226,20 @@ async fn kubeconfig_of(cluster: &Cluster, account: &'static str) -> PathBuf {
     }
     let rbac = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/rbac.yaml");
     cluster.kubectl(["apply", "-f", rbac]).await.succeeded();
+    let path = kubeconfig_of(cluster, "postrider", account).await;
+    made.insert(key, path.clone());
+    path
+}
+
+/// A kubeconfig of a service account, whatever its rights are.
+pub(crate) async fn kubeconfig_of(cluster: &Cluster, namespace: &str, account: &str) -> PathBuf {
     let token =
-        cluster.kubectl(["create", "token", account, "--namespace", "postrider", "--duration", "2h"]).await;
+        cluster.kubectl(["create", "token", account, "--namespace", namespace, "--duration", "2h"]).await;
     let config = cluster.kubectl(["config", "view", "--raw", "--minify", "--flatten", "-o", "json"]).await;
     let mut config: Value = serde_json::from_str(&config.succeeded()).unwrap();
     config["users"][0]["user"] = json!({ "token": token.succeeded().trim() });
     let path = directory::unique(&format!("{account}.kubeconfig"));
     std::fs::write(&path, config.to_string()).unwrap();
-    made.insert(key, path.clone());
     path
 }
 
@@ -242,7 +248,7 @@ pub(crate) async fn start_controller(cluster: &Cluster) -> Process {
 }
 
 pub(crate) async fn start_controller_with(cluster: &Cluster, egress: &[&str]) -> Process {
-    let kubeconfig = kubeconfig_of(cluster, "controller").await;
+    let kubeconfig = kubeconfig_by_rbac(cluster, "controller").await;
     let controller = Program::postrider("controller").args(egress).env("KUBECONFIG", kubeconfig).start();
     controller.line_with("reconciles").await;
     controller
@@ -313,7 +319,7 @@ impl Dispatcher {
             .args(["--namespace", namespace, "--listen", "127.0.0.1:0", "--queue"])
             .args([queue.path()])
             .args(arguments)
-            .env("KUBECONFIG", kubeconfig_of(cluster, "dispatcher").await);
+            .env("KUBECONFIG", kubeconfig_by_rbac(cluster, "dispatcher").await);
         let process =
             environment.iter().fold(program, |program, (name, value)| program.env(name, value)).start();
         let line = process.line_with("takes events").await;
