@@ -270,6 +270,15 @@ pub const SERVING_WRITES_PER_MINUTE: u32 = 30;
 
 // --- Kubernetes ----------------------------------------------------------------------------------
 
+/// How long another controller waits for one that has gone without a word, seconds.
+pub const LEASE_SECONDS: u64 = 15;
+/// So long before it would run out the Lease is renewed, seconds.
+pub const LEASE_GRACE_SECONDS: u64 = 5;
+/// Time for a request of the Lease, so that one that hangs fails within the grace, and work has ended before the
+/// Lease runs out.
+pub const LEASE_REQUEST: Duration = Duration::from_secs(2);
+/// Delay before a Lease that could not be had is asked for again: first and longest.
+pub const LEASE_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 /// Webhooks that are reconciled at one time.
 pub const RECONCILES_AT_ONCE: u16 = 16;
 /// Delay after a reconcile that failed because of the API server: first and longest.

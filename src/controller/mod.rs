@@ -9,6 +9,7 @@
 mod credentials;
 mod events;
 mod fetch;
+mod lease;
 mod load;
 mod probing;
 mod publish;
@@ -68,6 +69,9 @@ pub struct Options {
     /// Where it is
     #[command(flatten)]
     pub tls: TlsSecret,
+    /// Whether it works only while it leads
+    #[command(flatten)]
+    pub leader: lease::Options,
 }
 
 /// Where mTLS may be asked for.
@@ -132,28 +136,54 @@ struct Context {
     failures: Mutex<HashMap<WebhookKey, u32>>,
 }
 
-/// Runs until `stop`, then lets reconciles under way finish. Options that cannot be used are an error.
-pub async fn run(
-    client: Client,
-    options: Options,
-    stop: CancellationToken,
-) -> Result<(), egress::OptionsError> {
+/// Why the controller cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// What may be dialled is not told in a way that can be used.
+    #[error(transparent)]
+    Egress(#[from] egress::OptionsError),
+    /// There is no client for the Lease.
+    #[error("the Lease cannot be had: {0}")]
+    Lease(kube::Error),
+}
+
+/// Runs until `stop`, then lets reconciles under way finish. With leader election it works only while it leads.
+pub async fn run(client: Client, options: Options, stop: CancellationToken) -> Result<(), StartError> {
     let egress = Egress::new(&options.egress)?;
-    let (tests, tested) = Tests::new(SystemClock, egress.clone());
+    let work = || work(client.clone(), options.clone(), egress.clone(), stop.clone());
+    match options.tls.pod_namespace.as_deref().filter(|_| options.leader.leader_election) {
+        Some(namespace) => Box::pin(lease::lead(namespace, &stop, work)).await.map_err(StartError::Lease)?,
+        None => Box::pin(work()).await,
+    }
+    Ok(())
+}
+
+/// All that a controller does. Dropped, it writes nothing more.
+async fn work(client: Client, options: Options, egress: Egress, stop: CancellationToken) {
+    let serving = serving::run(client.clone(), options.serving, options.tls, SystemClock, stop.clone());
+    let namespace = options.namespace.as_deref();
+    tokio::join!(serving, reconcile_all(client, namespace, options.mtls_availability, egress, stop));
+}
+
+async fn reconcile_all(
+    client: Client,
+    namespace: Option<&str>,
+    availability: Availability,
+    egress: Egress,
+    stop: CancellationToken,
+) {
+    tracing::info!(namespace = namespace.unwrap_or("all"), proxy = egress.proxy(), "reconciles");
+    let (tests, tested) = Tests::new(SystemClock, egress);
     let context = Arc::new(Context {
         client: client.clone(),
         tests,
         story: Story::new(client.clone()),
-        availability: options.mtls_availability,
+        availability,
         clock: SystemClock,
         loads: Arc::new(Semaphore::new(limits::KEYSTORES_AT_ONCE)),
         failures: Mutex::default(),
     });
-    let serving =
-        tokio::spawn(serving::run(client.clone(), options.serving, options.tls, SystemClock, stop.clone()));
     let forgotten = Arc::clone(&context);
-    let namespace = options.namespace.as_deref();
-    tracing::info!(namespace = namespace.unwrap_or("all"), proxy = egress.proxy(), "reconciles");
     watch::controller(&client, namespace, tested)
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, |webhook, error, context| retry(&webhook, error, &context), context)
@@ -171,8 +201,6 @@ pub async fn run(
             }
         })
         .await;
-    let _ = serving.await;
-    Ok(())
 }
 
 /// One reconcile, with its bound: a request that hangs delays no other webhook for long.

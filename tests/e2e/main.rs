@@ -18,6 +18,7 @@ mod delivery_policy;
 mod egress;
 mod harness_selftest;
 mod ingest;
+mod lease;
 mod probe;
 mod probe_failures;
 mod rotation;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         harness_selftest::tests(),
         crd::tests(),
         controller::tests(),
+        lease::tests(),
         delivery::tests(),
         authorization::tests(),
         delivery_policy::tests(),

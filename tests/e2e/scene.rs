@@ -247,11 +247,16 @@ pub(crate) async fn start_controller(cluster: &Cluster) -> Process {
     start_controller_with(cluster, &TO_RECEIVERS).await
 }
 
-pub(crate) async fn start_controller_with(cluster: &Cluster, egress: &[&str]) -> Process {
-    let kubeconfig = kubeconfig_by_rbac(cluster, "controller").await;
-    let controller = Program::postrider("controller").args(egress).env("KUBECONFIG", kubeconfig).start();
+pub(crate) async fn start_controller_with(cluster: &Cluster, arguments: &[&str]) -> Process {
+    let controller = launch_controller(cluster, arguments).await;
     controller.line_with("reconciles").await;
     controller
+}
+
+/// One that may not reconcile yet.
+pub(crate) async fn launch_controller(cluster: &Cluster, arguments: &[&str]) -> Process {
+    let kubeconfig = kubeconfig_by_rbac(cluster, "controller").await;
+    Program::postrider("controller").args(arguments).env("KUBECONFIG", kubeconfig).start()
 }
 
 /// A running dispatcher.
