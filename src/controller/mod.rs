@@ -16,6 +16,7 @@ mod watch;
 use std::{
     borrow::Cow,
     collections::HashMap,
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -24,7 +25,7 @@ use clap::{Args, ValueEnum};
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use kube::{Client, ResourceExt as _, runtime::controller::Action};
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use events::{Names, Story};
@@ -42,6 +43,8 @@ use crate::{
     kubernetes::key,
     limits,
     rotation::{self, Found, Known, Promotion},
+    server::{self, BindError},
+    telemetry::health::Health,
 };
 
 /// The name under which the controller owns fields.
@@ -56,9 +59,23 @@ pub struct Options {
     /// Where mTLS may be asked for
     #[arg(long, env = "POSTRIDER_MTLS_AVAILABILITY", value_enum, ignore_case = true, default_value_t)]
     pub mtls_availability: Availability,
+    /// Where /livez and /readyz are
+    #[arg(long, env = "POSTRIDER_METRICS_LISTEN", default_value = "127.0.0.1:8089", value_name = "ADDRESS")]
+    pub metrics_listen: SocketAddr,
     /// What may be dialled
     #[command(flatten)]
     pub egress: egress::Options,
+}
+
+/// Why the controller cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// What may be dialled is not told in a way that can be used.
+    #[error(transparent)]
+    Egress(#[from] egress::OptionsError),
+    /// The address is taken, or not ours.
+    #[error(transparent)]
+    Listen(#[from] BindError),
 }
 
 /// Where mTLS may be asked for.
@@ -124,11 +141,7 @@ struct Context {
 }
 
 /// Runs until `stop`, then lets reconciles under way finish. Options that cannot be used are an error.
-pub async fn run(
-    client: Client,
-    options: Options,
-    stop: CancellationToken,
-) -> Result<(), egress::OptionsError> {
+pub async fn run(client: Client, options: Options, stop: CancellationToken) -> Result<(), StartError> {
     let egress = Egress::new(&options.egress)?;
     let (tests, tested) = Tests::new(SystemClock, egress.clone());
     let context = Arc::new(Context {
@@ -140,10 +153,17 @@ pub async fn run(
         loads: Arc::new(Semaphore::new(limits::KEYSTORES_AT_ONCE)),
         failures: Mutex::default(),
     });
+    let (told, address) = server::bind(options.metrics_listen).await?;
+    let read = watch::Read::default();
+    let watches = read.clone();
+    let health = Health::default().check("watches", move || std::future::ready(watches.finding()));
+    tracing::info!(%address, "tells of its health");
+    let mut telling = JoinSet::new();
+    telling.spawn(health.serve(told));
     let forgotten = Arc::clone(&context);
     let namespace = options.namespace.as_deref();
     tracing::info!(namespace = namespace.unwrap_or("all"), proxy = egress.proxy(), "reconciles");
-    watch::controller(&client, namespace, tested)
+    watch::controller(&client, namespace, &read, tested)
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, |webhook, error, context| retry(&webhook, error, &context), context)
         .for_each(async |result| {

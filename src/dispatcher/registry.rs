@@ -54,10 +54,6 @@ impl Webhooks for Names {
             Some(names) => names.get(webhook).map_or(Known::No, |ordered| Known::Yes { ordered: *ordered }),
         }
     }
-
-    fn is_ready(&self) -> bool {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).is_some()
-    }
 }
 
 struct Running {

@@ -14,9 +14,6 @@ impl Webhooks for Only {
     fn knows(&self, _: &WebhookKey) -> Known {
         self.0
     }
-    fn is_ready(&self) -> bool {
-        self.0 != Known::NotYet
-    }
 }
 
 const KNOWN: Known = Known::Yes { ordered: false };

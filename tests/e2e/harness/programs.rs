@@ -11,7 +11,6 @@ use std::{
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
-use serde_json::Value;
 use tokio::{
     sync::{Mutex, watch},
     time::sleep,
@@ -155,9 +154,7 @@ pub(crate) async fn start_dispatcher(cluster: &Cluster, namespace: &str, queue: 
         // Not a line for each event: a run has hundreds of thousands.
         .env("POSTRIDER_LOG", "info")
         .start();
-    let line = dispatcher.line_with("takes events").await;
-    let line: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
-    let address = line["address"].as_str().unwrap_or_else(|| panic!("no address: {line}"));
-    dispatcher.http_ready(&format!("http://{address}/readyz")).await;
+    let address = dispatcher.address("takes events").await;
+    dispatcher.http_ready(&format!("{}/readyz", dispatcher.health().await)).await;
     (dispatcher, format!("http://{address}/v1/namespaces/{namespace}"))
 }
