@@ -313,4 +313,4 @@ pub const LONGEST_REQUEUE: Duration = Duration::from_hours(1);
 /// Time to the end for all that is under way, from SIGTERM and the delay that was asked for; a Pod gets 30 s.
 pub const SHUTDOWN: Duration = Duration::from_secs(25);
 /// Time for senders to come to an end, within that of [`SHUTDOWN`].
-pub const INGEST_DRAIN: Duration = Duration::from_secs(20);
+pub const HTTP_DRAIN: Duration = Duration::from_secs(20);

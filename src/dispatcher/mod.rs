@@ -97,7 +97,7 @@ pub enum Error {
 pub async fn run(client: Client, options: Options, stop: CancellationToken) -> Result<(), Error> {
     options.ingest.check()?;
     let egress = Egress::new(&options.egress)?;
-    server::raise_open_files();
+    server::raise_open_files(limits::INGEST_CONNECTIONS.0);
     let queue = Arc::new(
         Embedded::open(&options.queue)
             .map_err(|source| Error::Queue { directory: options.queue.display().to_string(), source })?,

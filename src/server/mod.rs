@@ -79,15 +79,14 @@ pub(crate) async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr
     bound.await.map_err(|source| BindError { address, source })
 }
 
-/// Lets this program have as many open files as it is allowed to; says so where they are fewer than its
-/// connections may be.
-pub(crate) fn raise_open_files() {
+/// Lets this program have as many open files as it is allowed to; says so where they are too few for so many
+/// connections, and what else it has open.
+pub(crate) fn raise_open_files(connections: usize) {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::debug!(%error, "the limit of open files stays as it is");
     }
-    let (connections, _) = limits::INGEST_CONNECTIONS;
     let limit = getrlimit(Resource::Nofile).current;
     if limit.is_some_and(|limit| limit < 2 * connections as u64) {
         tracing::warn!(limit, connections, "few open files are allowed: senders may be kept waiting by that");
@@ -144,7 +143,7 @@ pub(crate) async fn serve(
     }
     drop(listener);
     let answered = async { while connections.join_next().await.is_some() {} };
-    if timeout(limits::INGEST_DRAIN, answered).await.is_err() {
+    if timeout(limits::HTTP_DRAIN, answered).await.is_err() {
         tracing::warn!(connections = connections.len(), "senders were cut off that did not come to an end");
     }
 }

@@ -7,11 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use k8s_openapi::api::core::v1::Secret;
-use kube::{
-    Api,
-    api::{Patch, PatchParams},
-};
 use rustix::process::Signal;
 use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
 use serde_json::json;
@@ -57,18 +52,9 @@ fn secure(namespace: &str) -> [String; 4] {
 }
 
 impl Scene {
-    /// As cert-manager writes it.
-    async fn serving_certificate(&self, chain: &str, key: &str) {
-        let api: Api<Secret> = self.namespace.api();
-        let secret = json!({
-            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": { "name": SECRET },
-            "stringData": { "tls.crt": chain, "tls.key": key, "ca.crt": pki::shared().await.server_authority.root_pem() },
-        });
-        api.patch(SECRET, &PatchParams::apply("test").force(), &Patch::Apply(secret)).await.unwrap();
-    }
-
     async fn serves_with(&self, certificate: &Certificate) {
-        self.serving_certificate(&certificate.chain_pem(), &certificate.key_pem()).await;
+        let (chain, key) = (certificate.chain_pem(), certificate.key_pem());
+        self.namespace.serving_certificate(SECRET, &chain, &key).await;
     }
 
     async fn secure_dispatcher(&self, arguments: &[&str]) -> Dispatcher {
@@ -238,7 +224,7 @@ async fn what_is_wrong_with_a_certificate_is_told_and_the_last_good_one_goes_on(
         ("nothing".to_owned(), one.key_pem(), "tls.crt: holds no PEM certificate"),
         (one.chain_pem(), "nothing".to_owned(), "tls.key: holds no PEM private key"),
     ] {
-        scene.serving_certificate(&chain, &key).await;
+        scene.namespace.serving_certificate(SECRET, &chain, &key).await;
         // The log has it, and so has readiness, which does not fail: senders are served.
         let line = process.line_with(says).await;
         assert!(line.contains("goes on being shown"), "{line}");
@@ -279,6 +265,8 @@ async fn a_good_sender_goes_on_among_two_thousand_bad_ones(cluster: Arc<Cluster>
     let secure = secure_address(&dispatcher.process).await;
     dispatcher.post("shop", "the webhook is known").await;
     let path = format!("/v1/namespaces/{}/outboundwebhooks/shop/events", scene.namespace.name());
+    // The first ones are slower.
+    latency(&dispatcher, POSTS).await;
     let mut told = Vec::new();
     // In turns, so that what else the machine does meets both; other tests run beside this one.
     for _ in 0..ROUNDS {

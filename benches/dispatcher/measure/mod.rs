@@ -11,6 +11,7 @@ use crate::{
 };
 
 mod costs;
+mod crowd;
 mod fairness;
 mod full;
 mod latency;
@@ -73,6 +74,7 @@ pub(crate) async fn run(cluster: &Arc<Cluster>, scale: &Scale) -> Vec<Row> {
     let receiver = Receiver::start().await;
     let model = Box::pin(Model::new(cluster, &receiver)).await;
     let mut rows = costs::run(cluster, &model, &receiver, scale).await;
+    rows.extend(crowd::run(cluster, &model, scale).await);
     rows.extend(many::run(cluster, &model, &receiver, scale).await);
     rows.extend(fairness::run(cluster, &model, &receiver, scale).await);
     // Last: the disk has to do with so much for a while.

@@ -146,10 +146,21 @@ pub(crate) async fn start_controller(cluster: &Cluster) -> Process {
 
 /// Starts a dispatcher of one namespace; returns it and where events of the namespace are posted.
 pub(crate) async fn start_dispatcher(cluster: &Cluster, namespace: &str, queue: &Path) -> (Process, String) {
+    start_dispatcher_with(cluster, namespace, queue, &[]).await
+}
+
+/// With these arguments beside.
+pub(crate) async fn start_dispatcher_with(
+    cluster: &Cluster,
+    namespace: &str,
+    queue: &Path,
+    arguments: &[&str],
+) -> (Process, String) {
     let dispatcher = Program::postrider("dispatcher")
         .args(["--namespace", namespace, "--listen", "127.0.0.1:0", "--queue"])
         .args([queue])
         .args(TO_RECEIVERS)
+        .args(arguments)
         .env("KUBECONFIG", cluster.kubeconfig())
         // Not a line for each event: a run has hundreds of thousands.
         .env("POSTRIDER_LOG", "info")
