@@ -17,8 +17,8 @@ mod delivery;
 mod delivery_policy;
 mod egress;
 mod harness_selftest;
-mod ingest;
 mod ingest_attacks;
+mod ingest_server;
 mod probe;
 mod probe_failures;
 mod rotation;
@@ -33,8 +33,8 @@ fn main() -> ExitCode {
         authorization::tests(),
         delivery_policy::tests(),
         egress::tests(),
-        ingest::tests(),
         ingest_attacks::tests(),
+        ingest_server::tests(),
         rotation::tests(),
         probe::tests(),
         probe_failures::tests(),
