@@ -17,10 +17,10 @@ prove-rotation: ## that rotations under load lose no event (SECONDS=60, SEED= re
 	tests/cluster/build >/dev/null
 	cargo test --test prove_rotation -- --seconds '$(or $(SECONDS),60)' $(if $(SEED),--seed '$(SEED)')
 
-bench: ## what an event costs beside its parts alone, with a table (QUICK=1 in a minute)
+bench: ## what an event costs beside its parts alone, with a table (QUICK=1 in a minute, ONLY=many a section)
 	@tests/require cargo go cc openssl
 	tests/cluster/build >/dev/null
-	cargo bench --bench dispatcher -- $(if $(QUICK),--quick)
+	cargo bench --bench dispatcher -- $(if $(QUICK),--quick) $(if $(ONLY),--only '$(ONLY)')
 
 soak: ## that nothing is lost and nothing grows for as long as you like (MINUTES=30, SEED= repeats a run)
 	@tests/require cargo go cc openssl

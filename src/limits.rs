@@ -51,6 +51,10 @@ pub const EVENT_ATTRIBUTE_BYTES: usize = 16 * 1024;
 pub const EVENT_ATTRIBUTES: usize = 64;
 /// Events of one batch.
 pub const BATCH_EVENTS: usize = 1000;
+/// Events that one request for all webhooks of a namespace comes to.
+pub const FAN_OUT_EVENTS: usize = 10_000;
+/// Their bodies, bytes, each as often as it is stored.
+pub const FAN_OUT_BYTES: usize = 32 * 1024 * 1024;
 
 // --- The queue -----------------------------------------------------------------------------------
 
@@ -91,6 +95,11 @@ pub const EXPIRED_AT_ONCE: usize = 1000;
 pub const EXPIRY: Duration = Duration::from_mins(1);
 /// What is kept of the last response to an event that was given up, bytes.
 pub const DEAD_RESPONSE_BYTES: usize = 1024;
+/// How long an event with the same source and id is taken for the same.
+pub const SEEN: Duration = Duration::from_mins(10);
+/// So many of those that were taken last are remembered for it, of all webhooks: an index of them is in memory,
+/// with some 20 bytes each.
+pub const SEEN_EVENTS: usize = 450_000;
 /// Time that SQLite waits for a lock of its own file (a checkpoint, a person with `sqlite3`).
 pub const QUEUE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pages of 4 KiB in the write-ahead log that call for a checkpoint.

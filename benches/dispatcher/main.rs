@@ -34,7 +34,7 @@ mod sender;
 mod stage;
 
 use harness::cluster::Cluster;
-use measure::Scale;
+use measure::{Scale, Section};
 
 /// Measure the dispatcher.
 #[derive(Parser)]
@@ -42,6 +42,9 @@ struct Arguments {
     /// In a minute, for a first look: one round, a tenth of the webhooks and of the pending events
     #[arg(long)]
     quick: bool,
+    /// One section, with its table and no file
+    #[arg(long, value_name = "SECTION")]
+    only: Option<Section>,
     /// What Cargo says to every benchmark
     #[arg(long, hide = true)]
     bench: bool,
@@ -67,7 +70,7 @@ fn main() -> ExitCode {
     let part: parts::Body = match arguments.part {
         None => {
             let scale = if arguments.quick { Scale::QUICK } else { Scale::FULL };
-            return harness::run_alone("bench", move |cluster| bench(cluster, scale));
+            return harness::run_alone("bench", move |cluster| bench(cluster, scale, arguments.only));
         }
         Some(Part::Appends(options)) => {
             parts::appends::run(&options);
@@ -81,9 +84,9 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-async fn bench(cluster: Arc<Cluster>, scale: Scale) -> bool {
+async fn bench(cluster: Arc<Cluster>, scale: Scale, only: Option<Section>) -> bool {
     println!("{scale}");
-    let rows = Box::pin(measure::run(&cluster, &scale)).await;
+    let rows = Box::pin(measure::run(&cluster, &scale, only)).await;
     report::print(&rows);
-    report::write(&rows, scale.file)
+    only.is_some() || report::write(&rows, scale.file)
 }

@@ -90,10 +90,9 @@ impl Client {
         &self,
         url: &Url,
         headers: HeaderMap,
-        body: Vec<u8>,
+        body: Bytes,
     ) -> Result<Response, SendError> {
-        let mut request =
-            Request::builder().method(Method::POST).uri(url.as_str()).body(Full::new(Bytes::from(body)))?;
+        let mut request = Request::builder().method(Method::POST).uri(url.as_str()).body(Full::new(body))?;
         *request.headers_mut() = headers;
         Ok(send(&self.http, request).await?)
     }
@@ -158,7 +157,7 @@ mod tests {
     }
 
     async fn failure(client: &Client, url: &str) -> Failure {
-        let error = client.post(&url.parse().unwrap(), HeaderMap::new(), Vec::new()).await.unwrap_err();
+        let error = client.post(&url.parse().unwrap(), HeaderMap::new(), Bytes::new()).await.unwrap_err();
         classify(&error, Seen { presented: true, requested: None, stage: Stage::Request })
     }
 

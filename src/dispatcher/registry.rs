@@ -1,7 +1,7 @@
 //! The workers that run, one a webhook.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, PoisonError, RwLock},
 };
 
@@ -24,17 +24,17 @@ use crate::{
     deliver::{Assignment, Refused, Worker},
     egress::Egress,
     event::WebhookKey,
-    ingest::{Known, Webhooks},
+    ingest::{Known, Takes, Webhooks},
     queue::Queue,
 };
 
-/// Which webhooks there are, and whether their events are ordered: what ingest reads. `None` until the first time
-/// they have all been read.
+/// Which webhooks there are, and what they take: what ingest reads. `None` until the first time they have all been
+/// read.
 #[derive(Debug, Default)]
-pub(super) struct Names(RwLock<Option<HashMap<WebhookKey, bool>>>);
+pub(super) struct Names(RwLock<Option<BTreeMap<WebhookKey, Takes>>>);
 
 impl Names {
-    fn change(&self, change: impl FnOnce(&mut HashMap<WebhookKey, bool>)) {
+    fn change(&self, change: impl FnOnce(&mut BTreeMap<WebhookKey, Takes>)) {
         if let Some(names) = &mut *self.0.write().unwrap_or_else(PoisonError::into_inner) {
             change(names);
         }
@@ -43,15 +43,29 @@ impl Names {
     /// All of them.
     pub(super) fn all(&self) -> Vec<WebhookKey> {
         let names = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        names.iter().flat_map(HashMap::keys).cloned().collect()
+        names.iter().flat_map(BTreeMap::keys).cloned().collect()
     }
 }
 
 impl Webhooks for Names {
-    fn knows(&self, webhook: &WebhookKey) -> Known {
+    fn knows(&self, webhook: &WebhookKey) -> Known<Takes> {
         match &*self.0.read().unwrap_or_else(PoisonError::into_inner) {
             None => Known::NotYet,
-            Some(names) => names.get(webhook).map_or(Known::No, |ordered| Known::Yes { ordered: *ordered }),
+            Some(names) => names.get(webhook).map_or(Known::No, |takes| Known::Yes(takes.clone())),
+        }
+    }
+
+    fn of_namespace(&self, namespace: &str) -> Known<Vec<(WebhookKey, Takes)>> {
+        let first = WebhookKey { namespace: namespace.to_owned(), name: String::new() };
+        match &*self.0.read().unwrap_or_else(PoisonError::into_inner) {
+            None => Known::NotYet,
+            Some(names) => Known::Yes(
+                names
+                    .range(first..)
+                    .take_while(|(webhook, _)| webhook.namespace == namespace)
+                    .map(|(webhook, takes)| (webhook.clone(), takes.clone()))
+                    .collect(),
+            ),
         }
     }
 }
@@ -124,8 +138,8 @@ impl<Q: Queue, C: Clock + Clone> Registry<Q, C> {
     /// Brings every worker in line, and ends those whose webhook is gone.
     pub(super) fn sync_all(&mut self, webhooks: &Store<OutboundWebhook>, secrets: &Store<Secret>) {
         let state = webhooks.state();
-        let present: HashMap<_, _> =
-            state.iter().filter_map(|webhook| Some((webhook.webhook()?, is_ordered(webhook)))).collect();
+        let present: BTreeMap<_, _> =
+            state.iter().filter_map(|webhook| Some((webhook.webhook()?, takes(webhook)))).collect();
         let gone: Vec<_> = self.running.keys().filter(|key| !present.contains_key(key)).cloned().collect();
         // All at once: who is told that they are known relies on each.
         *self.names.0.write().unwrap_or_else(PoisonError::into_inner) = Some(present.clone());
@@ -177,9 +191,9 @@ impl<Q: Queue, C: Clock + Clone> Registry<Q, C> {
         let assignment = assign(&webhook, secret.as_deref(), &self.egress, &mut running.built);
         report(key, &running.assignment.borrow(), &assignment);
         running.assignment.send_replace(assignment);
-        let ordered = is_ordered(&webhook);
+        let takes = takes(&webhook);
         self.names.change(|names| {
-            names.insert(key.clone(), ordered);
+            names.insert(key.clone(), takes);
         });
     }
 
@@ -201,9 +215,13 @@ impl<Q: Queue, C: Clock + Clone> Registry<Q, C> {
     }
 }
 
-/// Whether its events are ordered by their key.
-fn is_ordered(webhook: &OutboundWebhook) -> bool {
-    webhook.spec.delivery.as_ref().is_some_and(|delivery| delivery.ordering == Ordering::ByKey)
+/// What it takes, and whether its events are ordered by their key.
+fn takes(webhook: &OutboundWebhook) -> Takes {
+    let ordering = webhook.spec.delivery.as_ref().map(|delivery| delivery.ordering);
+    Takes {
+        events: Arc::new(webhook.spec.events.clone().unwrap_or_default()),
+        ordered: ordering == Some(Ordering::ByKey),
+    }
 }
 
 /// Tells what changed, once.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use data_encoding::BASE64;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue};
 use jiff::Timestamp;
@@ -17,6 +18,8 @@ use crate::limits;
 pub const EVENT_TYPE_HEADER: &str = "postrider-event-type";
 /// Its type where the header is not there.
 pub const DEFAULT_EVENT_TYPE: &str = "dev.postrider.event";
+/// The CloudEvents attribute (partitioning extension) by which events are ordered.
+const PARTITION_KEY: &str = "partitionkey";
 
 const STRUCTURED: &str = "application/cloudevents+json";
 const BATCH: &str = "application/cloudevents-batch+json";
@@ -53,44 +56,63 @@ pub enum NotAnEvent {
     Limit(usize, &'static str),
 }
 
-/// Reads the events of a request to one webhook, each with an id of its own.
+/// An event as it came, for nobody yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Ours.
+    pub id: Uuid,
+    /// The CloudEvents context attributes by name.
+    pub attributes: BTreeMap<String, String>,
+    /// The data.
+    pub body: Bytes,
+}
+
+impl Message {
+    /// The CloudEvents type.
+    pub fn event_type(&self) -> &str {
+        self.attributes.get("type").map(String::as_str).unwrap_or_default()
+    }
+
+    /// The event for one webhook. Where it is `ordered`, those with the same partition key go out one at a time.
+    pub fn into_event(self, webhook: WebhookKey, ordered: bool, now: Timestamp) -> Event {
+        let key = self.attributes.get(PARTITION_KEY).filter(|_| ordered).cloned();
+        Event { id: self.id, webhook, accepted_at: now, attributes: self.attributes, body: self.body, key }
+    }
+
+    /// The event for one webhook of many, each of which has an id of its own.
+    pub fn to_event(&self, webhook: WebhookKey, ordered: bool, now: Timestamp) -> Event {
+        Self { id: Uuid::now_v7(), ..self.clone() }.into_event(webhook, ordered, now)
+    }
+}
+
+/// Reads the events of a request. `source` is that of a body that is no CloudEvent.
 pub fn read(
-    webhook: &WebhookKey,
     headers: &HeaderMap,
-    body: &[u8],
+    body: &Bytes,
+    source: &str,
     now: Timestamp,
-) -> Result<Vec<Event>, NotAnEvent> {
+) -> Result<Vec<Message>, NotAnEvent> {
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let media_type = content_type.and_then(|value| value.split(';').next()).unwrap_or_default().trim();
-    let new = |attributes, body| Event {
-        id: Uuid::now_v7(),
-        webhook: webhook.clone(),
-        accepted_at: now,
-        attributes,
-        body,
-        key: None,
-    };
-    let events = if media_type.eq_ignore_ascii_case(STRUCTURED) {
+    let new = |(attributes, body)| Message { id: Uuid::now_v7(), attributes, body };
+    let messages = if media_type.eq_ignore_ascii_case(STRUCTURED) {
         let fields = serde_json::from_slice(body).map_err(|_| NotAnEvent::Json("a CloudEvent in JSON"))?;
-        let (attributes, body) = structured(fields)?;
-        vec![new(attributes, body)]
+        vec![new(structured(fields)?)]
     } else if media_type.eq_ignore_ascii_case(BATCH) {
         let batch: Vec<Fields<'_>> =
             serde_json::from_slice(body).map_err(|_| NotAnEvent::Json("a JSON array of CloudEvents"))?;
         if batch.len() > limits::BATCH_EVENTS {
             return Err(NotAnEvent::Batch);
         }
-        let read = |fields| structured(fields).map(|(attributes, body)| new(attributes, body));
-        batch.into_iter().map(read).collect::<Result<_, _>>()?
+        batch.into_iter().map(|fields| structured(fields).map(new)).collect::<Result<_, _>>()?
     } else if headers.contains_key("ce-specversion") {
-        vec![new(binary(headers, content_type)?, body.to_vec())]
+        vec![new((binary(headers, content_type)?, body.clone()))]
     } else {
-        let mut event = new(BTreeMap::new(), body.to_vec());
-        event.attributes = wrap(&event, headers, content_type)?;
-        vec![event]
+        let id = Uuid::now_v7();
+        vec![Message { id, attributes: wrap(id, headers, content_type, source, now)?, body: body.clone() }]
     };
-    events.iter().try_for_each(|event| check(&event.attributes))?;
-    Ok(events)
+    messages.iter().try_for_each(|message| check(&message.attributes))?;
+    Ok(messages)
 }
 
 /// The headers of an event in binary mode.
@@ -128,7 +150,7 @@ fn header_text(name: &str, value: &HeaderValue) -> Result<String, NotAnEvent> {
 /// The members of a CloudEvent in JSON, as they stand: a number in its data may be larger than ours.
 type Fields<'a> = BTreeMap<String, &'a RawValue>;
 
-fn structured(mut fields: Fields<'_>) -> Result<(BTreeMap<String, String>, Vec<u8>), NotAnEvent> {
+fn structured(mut fields: Fields<'_>) -> Result<(BTreeMap<String, String>, Bytes), NotAnEvent> {
     let present = |value: &&RawValue| value.get() != "null";
     let data = fields.remove("data").filter(present);
     let data_base64 = fields.remove("data_base64").filter(present);
@@ -159,7 +181,7 @@ fn structured(mut fields: Fields<'_>) -> Result<(BTreeMap<String, String>, Vec<u
         }
         (Some(_), Some(_)) => return Err(NotAnEvent::Json("an event with either data or data_base64")),
     };
-    Ok((attributes, body))
+    Ok((attributes, body.into()))
 }
 
 /// JSON format 1.0.2, section 3.1.1: without a content type, data is JSON.
@@ -170,18 +192,19 @@ fn is_json(content_type: Option<&String>) -> bool {
 }
 
 fn wrap(
-    event: &Event,
+    id: Uuid,
     headers: &HeaderMap,
     content_type: Option<&str>,
+    source: &str,
+    now: Timestamp,
 ) -> Result<BTreeMap<String, String>, NotAnEvent> {
     let event_type = headers.get(EVENT_TYPE_HEADER).map(|value| header_text("type", value)).transpose()?;
-    let WebhookKey { namespace, name } = &event.webhook;
     Ok([
         ("specversion", "1.0".to_owned()),
-        ("id", event.id.to_string()),
-        ("source", format!("/namespaces/{namespace}/outboundwebhooks/{name}")),
+        ("id", id.to_string()),
+        ("source", source.to_owned()),
         ("type", event_type.unwrap_or_else(|| DEFAULT_EVENT_TYPE.to_owned())),
-        ("time", event.accepted_at.to_string()),
+        ("time", now.to_string()),
         ("datacontenttype", content_type.unwrap_or("application/octet-stream").to_owned()),
     ]
     .map(|(name, value)| (name.to_owned(), value))
@@ -227,9 +250,13 @@ mod tests {
             .collect()
     }
 
-    fn read_all(pairs: &[(&'static str, &str)], body: &str) -> Result<Vec<Event>, NotAnEvent> {
+    fn read_all(pairs: &[(&'static str, &str)], body: &str) -> Result<Vec<Message>, NotAnEvent> {
+        read(&headers(pairs), &Bytes::copy_from_slice(body.as_bytes()), "/shop", Timestamp::UNIX_EPOCH)
+    }
+
+    fn event(message: &Message) -> Event {
         let webhook = WebhookKey { namespace: "shop".into(), name: "partner".into() };
-        read(&webhook, &headers(pairs), body.as_bytes(), Timestamp::UNIX_EPOCH)
+        message.clone().into_event(webhook, true, Timestamp::UNIX_EPOCH)
     }
 
     const BINARY: [(&str, &str); 4] =
@@ -244,8 +271,8 @@ mod tests {
         ]);
         let event = &read_all(&pairs, "paid").unwrap()[0];
         assert_eq!(event.attributes["subject"], "Euro \u{20ac} \"x\"");
-        assert_eq!(event.body, b"paid");
-        let out = write(event).unwrap();
+        assert_eq!(event.body, b"paid"[..]);
+        let out = write(&self::event(event)).unwrap();
         assert_eq!(out["ce-subject"], "Euro%20%E2%82%AC%20%22x%22");
         assert_eq!(out["content-type"], "text/plain; charset=utf-8");
         assert_eq!((out["ce-id"].as_bytes(), out["ce-type"].as_bytes()), (&b"1"[..], &b"order.paid"[..]));
@@ -260,15 +287,15 @@ mod tests {
         };
         let json = event(r#""data":{"a":[1,null]}"#).unwrap();
         assert_eq!(
-            (json.body.as_slice(), json.attributes["datacontenttype"].as_str()),
+            (&*json.body, json.attributes["datacontenttype"].as_str()),
             (&br#"{"a":[1,null]}"#[..], "application/json")
         );
-        assert_eq!(event(r#""data":"x""#).unwrap().body, br#""x""#);
+        assert_eq!(event(r#""data":"x""#).unwrap().body, br#""x""#[..]);
         let exact = br#"{"n":12345678901234567890123, "n":0.10}"#;
         let kept = event(&format!("\"data\":{}", std::str::from_utf8(exact).unwrap())).unwrap();
-        assert_eq!(kept.body, exact);
-        assert_eq!(event(r#""datacontenttype":"text/plain","data":"x""#).unwrap().body, b"x");
-        assert_eq!(event(r#""data_base64":"AP8=""#).unwrap().body, [0, 255]);
+        assert_eq!(kept.body, exact[..]);
+        assert_eq!(event(r#""datacontenttype":"text/plain","data":"x""#).unwrap().body, b"x"[..]);
+        assert_eq!(event(r#""data_base64":"AP8=""#).unwrap().body, [0, 255][..]);
         assert_eq!(event(r#""n":1,"b":true"#).unwrap().attributes["n"], "1");
         assert_eq!(event(r#""data_base64":"?""#).unwrap_err(), NotAnEvent::Base64);
         assert_eq!(event(r#""nested":{}"#).unwrap_err(), NotAnEvent::Value("nested".into()));
@@ -292,7 +319,7 @@ mod tests {
         let expected = [
             ("datacontenttype", "text/plain"),
             ("id", &event.id.to_string()),
-            ("source", "/namespaces/shop/outboundwebhooks/partner"),
+            ("source", "/shop"),
             ("specversion", "1.0"),
             ("time", "1970-01-01T00:00:00Z"),
             ("type", "order.paid"),

@@ -4,7 +4,9 @@ pub mod http;
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use jiff::Timestamp;
+use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 /// A webhook by name: what ingest, queue and deliveries know of it.
@@ -34,7 +36,22 @@ pub struct Event {
     /// The CloudEvents context attributes by name, `specversion` and `datacontenttype` included.
     pub attributes: BTreeMap<String, String>,
     /// The data, as it came.
-    pub body: Vec<u8>,
+    pub body: Bytes,
     /// Where the webhook asks for order: events with the same key go out one at a time, as they came.
     pub key: Option<String>,
+}
+
+/// What a sender calls an event, in short: what has the same is the same event. Half of a SHA-256.
+pub type SenderKey = [u8; 16];
+
+impl Event {
+    /// By CloudEvents, source and id name an event. `None` for one that its sender did not name.
+    pub fn sender_key(&self) -> Option<SenderKey> {
+        let (source, id) = (self.attributes.get("source")?, self.attributes.get("id")?);
+        if *id == self.id.to_string() {
+            return None;
+        }
+        let digest = Sha256::new().chain_update(source).chain_update([0]).chain_update(id).finalize();
+        digest.first_chunk().copied()
+    }
 }

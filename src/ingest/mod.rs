@@ -6,24 +6,24 @@
 mod body;
 pub mod certificate;
 mod dead_letters;
+mod events;
 mod options;
 
 use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    body::Bytes,
-    extract::{DefaultBodyLimit, Path, State, rejection::BytesRejection},
-    http::{HeaderMap, StatusCode, header::RETRY_AFTER},
+    extract::rejection::BytesRejection,
+    http::{StatusCode, header::RETRY_AFTER},
     middleware,
     response::{IntoResponse, Response},
-    routing::post,
 };
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    api::v1alpha1::Events,
     clock::Clock,
     event::{WebhookKey, http},
     limits,
@@ -32,27 +32,32 @@ use crate::{
 };
 pub use options::{Options, OptionsError};
 
-/// The CloudEvents attribute (partitioning extension) by which events are ordered.
-const PARTITION_KEY: &str = "partitionkey";
-
 /// Whether a webhook may be sent to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Known {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Known<T> {
     /// It exists.
-    Yes {
-        /// Whether its events go out one at a time, those with the same key.
-        ordered: bool,
-    },
+    Yes(T),
     /// It does not.
     No,
     /// The webhooks have not been read yet.
     NotYet,
 }
 
+/// What a webhook takes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Takes {
+    /// Which events.
+    pub events: Arc<Events>,
+    /// Whether its events go out one at a time, those with the same key.
+    pub ordered: bool,
+}
+
 /// Who knows which webhooks there are.
 pub trait Webhooks: Send + Sync + 'static {
     /// Whether there is such a webhook.
-    fn knows(&self, webhook: &WebhookKey) -> Known;
+    fn knows(&self, webhook: &WebhookKey) -> Known<Takes>;
+    /// All of a namespace; there may be none.
+    fn of_namespace(&self, namespace: &str) -> Known<Vec<(WebhookKey, Takes)>>;
 }
 
 /// What a request needs.
@@ -99,41 +104,16 @@ pub(crate) fn guarded(_routes: Router) -> Router {
 /// What is served to whoever reaches it: for this machine alone.
 pub(crate) fn router<Q: Queue, W: Webhooks, C: Clock>(ingest: Arc<Ingest<Q, W, C>>) -> Router {
     Router::new()
-        .route(
-            "/v1/namespaces/{namespace}/outboundwebhooks/{name}/events",
-            post(accept::<Q, W, C>).layer(DefaultBodyLimit::max(limits::EVENT_BYTES)),
-        )
+        .merge(events::routes())
         .merge(dead_letters::routes())
         .layer(middleware::from_fn_with_state(Shares::new(limits::INGEST_BODY_BYTES), body::whole))
         .with_state(ingest)
 }
 
-async fn accept<Q: Queue, W: Webhooks, C: Clock>(
-    State(ingest): State<Arc<Ingest<Q, W, C>>>,
-    Path((namespace, name)): Path<(String, String)>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Response, Refused> {
-    let webhook = WebhookKey { namespace, name };
-    let ordered = known(&*ingest.webhooks, &webhook)?;
-    let body = body.map_err(Refused::Body)?;
-    let mut events = http::read(&webhook, &headers, &body, ingest.clock.now())?;
-    if ordered {
-        for event in &mut events {
-            event.key = event.attributes.get(PARTITION_KEY).cloned();
-        }
-    }
-    let ids: Vec<_> = events.iter().map(|event| event.id).collect();
-    if !events.is_empty() {
-        ingest.queue.append(events).await?;
-    }
-    Ok((StatusCode::ACCEPTED, Json(json!({ "ids": ids }))).into_response())
-}
-
-/// Whether the events of a webhook are ordered by their key.
-fn known(webhooks: &impl Webhooks, webhook: &WebhookKey) -> Result<bool, Refused> {
+/// What a webhook takes, where there is one.
+fn known(webhooks: &impl Webhooks, webhook: &WebhookKey) -> Result<Takes, Refused> {
     match webhooks.knows(webhook) {
-        Known::Yes { ordered } => Ok(ordered),
+        Known::Yes(takes) => Ok(takes),
         Known::No => Err(Refused::NoSuchWebhook(webhook.clone())),
         Known::NotYet => Err(Refused::NotReady),
     }
@@ -166,6 +146,11 @@ enum Refused {
     Over(Over),
     #[error("{0}")]
     NotAnEvent(#[from] http::NotAnEvent),
+    #[error("{webhook} does not take events of type {event_type:?}: see spec.events.types")]
+    NotTaken { webhook: WebhookKey, event_type: String },
+    #[error("{0} webhooks take events of this request, together more than {limit} events or {bytes} bytes: send fewer at one time",
+            limit = limits::FAN_OUT_EVENTS, bytes = limits::FAN_OUT_BYTES)]
+    FansOutTooFar(usize),
     #[error("{0}")]
     Queue(#[from] QueueError),
     #[error("ids: must be UUIDs with commas between them")]
@@ -180,11 +165,12 @@ impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let status = match &self {
             Self::NoSuchWebhook(_) => StatusCode::NOT_FOUND,
+            Self::NotTaken { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::FansOutTooFar(_) | Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NotAnEvent(_) | Self::BrokenBody | Self::NotAnId | Self::OfAList | Self::TooManyIds => {
                 StatusCode::BAD_REQUEST
             }
             Self::Body(rejection) => rejection.status(),
-            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Over(over) => return over.told("bytes"),
             Self::Queue(QueueError::Full) => StatusCode::TOO_MANY_REQUESTS,
@@ -194,7 +180,7 @@ impl IntoResponse for Refused {
             }
         };
         let message = match (&self, status) {
-            (_, StatusCode::PAYLOAD_TOO_LARGE) => {
+            (Self::Body(_), StatusCode::PAYLOAD_TOO_LARGE) => {
                 format!("the body is larger than the limit of {} bytes", limits::EVENT_BYTES)
             }
             // What is wrong with our disk is for our log.

@@ -1,4 +1,7 @@
-use axum::{body::Body, http::Request};
+use axum::{
+    body::Body,
+    http::{HeaderMap, Request},
+};
 use serde_json::Value;
 use tower::ServiceExt as _;
 
@@ -8,15 +11,42 @@ use crate::{
     queue::{Cause, Embedded, Settlement},
 };
 
-struct Only(Known);
+/// Webhooks of namespace shop by name; `NotYet` before they have been read.
+struct Fixed(Known<Vec<(&'static str, Takes)>>);
 
-impl Webhooks for Only {
-    fn knows(&self, _: &WebhookKey) -> Known {
-        self.0
+impl Webhooks for Fixed {
+    fn knows(&self, webhook: &WebhookKey) -> Known<Takes> {
+        match &self.0 {
+            Known::Yes(webhooks) => {
+                let found = webhooks.iter().find(|(name, _)| *webhook == self::webhook(name));
+                found.map_or(Known::No, |(_, takes)| Known::Yes(takes.clone()))
+            }
+            Known::No => Known::No,
+            Known::NotYet => Known::NotYet,
+        }
+    }
+
+    fn of_namespace(&self, namespace: &str) -> Known<Vec<(WebhookKey, Takes)>> {
+        assert_eq!(namespace, "shop");
+        match &self.0 {
+            Known::Yes(webhooks) => {
+                Known::Yes(webhooks.iter().map(|(name, takes)| (webhook(name), takes.clone())).collect())
+            }
+            Known::No => Known::No,
+            Known::NotYet => Known::NotYet,
+        }
     }
 }
 
-const KNOWN: Known = Known::Yes { ordered: false };
+fn takes(types: &[&str]) -> Takes {
+    let types = types.iter().map(ToString::to_string).collect();
+    Takes { events: Arc::new(Events { types }), ordered: false }
+}
+
+fn partner() -> Known<Vec<(&'static str, Takes)>> {
+    Known::Yes(vec![("partner", Takes::default())])
+}
+
 const EVENTS: &str = "/v1/namespaces/shop/outboundwebhooks/partner/events";
 const LETTERS: &str = "/v1/namespaces/shop/outboundwebhooks/partner/deadletters";
 
@@ -28,10 +58,10 @@ struct Scene {
 }
 
 impl Scene {
-    fn new(known: Known) -> Self {
+    fn new(known: Known<Vec<(&'static str, Takes)>>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let queue = Arc::new(Embedded::open(directory.path()).unwrap());
-        let webhooks = Arc::new(Only(known));
+        let webhooks = Arc::new(Fixed(known));
         let router = router(Arc::new(Ingest { queue: Arc::clone(&queue), webhooks, clock: SystemClock }));
         Self { queue, router, _directory: directory }
     }
@@ -57,17 +87,17 @@ impl Scene {
     }
 
     fn pending(&self) -> i64 {
-        self.queue.counts(&webhook()).pending.events
+        self.queue.counts(&webhook("partner")).pending.events
     }
 }
 
-fn webhook() -> WebhookKey {
-    WebhookKey { namespace: "shop".into(), name: "partner".into() }
+fn webhook(name: &str) -> WebhookKey {
+    WebhookKey { namespace: "shop".into(), name: name.into() }
 }
 
 #[tokio::test]
 async fn an_event_that_is_kept_is_answered_202_with_its_id() {
-    let scene = Scene::new(KNOWN);
+    let scene = Scene::new(partner());
     let (status, _, body) = scene.post(b"paid".to_vec()).await;
     assert_eq!((status, scene.pending()), (StatusCode::ACCEPTED, 1));
     let body: Value = serde_json::from_str(&body).unwrap();
@@ -81,9 +111,9 @@ async fn what_cannot_be_kept_is_told() {
     let large = vec![b'x'; limits::EVENT_BYTES + 1];
     for (known, body, status, says, retry_after) in [
         (Known::No, vec![], StatusCode::NOT_FOUND, "no OutboundWebhook shop/partner", false),
-        (KNOWN, batch, StatusCode::BAD_REQUEST, "more than 1000 events", false),
+        (partner(), batch, StatusCode::BAD_REQUEST, "more than 1000 events", false),
         (Known::NotYet, vec![], StatusCode::SERVICE_UNAVAILABLE, "not been read", true),
-        (KNOWN, large, StatusCode::PAYLOAD_TOO_LARGE, "larger than the limit of 1048576 bytes", false),
+        (partner(), large, StatusCode::PAYLOAD_TOO_LARGE, "larger than the limit of 1048576 bytes", false),
     ] {
         let scene = Scene::new(known);
         let (got, headers, body) = scene.post(body).await;
@@ -95,7 +125,7 @@ async fn what_cannot_be_kept_is_told() {
 
 #[tokio::test]
 async fn a_queue_that_takes_nothing_is_no_202() {
-    let scene = Scene::new(KNOWN);
+    let scene = Scene::new(partner());
     scene.queue.close().await;
     let (status, headers, body) = scene.post(b"paid".to_vec()).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
@@ -118,13 +148,13 @@ async fn a_queue_that_takes_nothing_is_no_202() {
 #[tokio::test]
 async fn events_have_a_key_where_their_webhook_asks_for_order() {
     for ordered in [false, true] {
-        let scene = Scene::new(Known::Yes { ordered });
+        let scene = Scene::new(Known::Yes(vec![("partner", Takes { ordered, ..Takes::default() })]));
         let event = Request::post(EVENTS).header("ce-specversion", "1.0").header("ce-id", "1");
         let event =
             event.header("ce-source", "s").header("ce-type", "t").header("ce-partitionkey", "order-7");
         scene.send(event.body(Body::empty()).unwrap()).await;
         scene.post(b"without".to_vec()).await;
-        let page = scene.queue.claim(&webhook(), jiff::Timestamp::MAX, 2).await.unwrap();
+        let page = scene.queue.claim(&webhook("partner"), jiff::Timestamp::MAX, 2).await.unwrap();
         let keys: Vec<_> = page.claims.iter().map(|claim| claim.event.key.as_deref()).collect();
         assert_eq!(keys, [ordered.then_some("order-7"), None]);
     }
@@ -132,18 +162,18 @@ async fn events_have_a_key_where_their_webhook_asks_for_order() {
 
 /// Gives up all that waits, for a reason each.
 async fn give_up(scene: &Scene, reasons: &[&str]) {
-    let page = scene.queue.claim(&webhook(), jiff::Timestamp::MAX, 64).await.unwrap();
+    let page = scene.queue.claim(&webhook("partner"), jiff::Timestamp::MAX, 64).await.unwrap();
     for (claim, reason) in page.claims.into_iter().zip(reasons) {
         let response = Some(crate::queue::Response { status: 422, body: b"no such order".into() });
         let cause = Cause { reason: (*reason).into(), message: "HTTP 422".into(), response };
         let settlement = Settlement::Dead { at: jiff::Timestamp::UNIX_EPOCH, cause };
-        scene.queue.settle(&webhook(), vec![(claim.sequence, settlement)]).await.unwrap();
+        scene.queue.settle(&webhook("partner"), vec![(claim.sequence, settlement)]).await.unwrap();
     }
 }
 
 #[tokio::test]
 async fn dead_letters_are_listed_replayed_and_removed() {
-    let scene = Scene::new(KNOWN);
+    let scene = Scene::new(partner());
     for body in ["one", "two", "three"] {
         scene.post(body.into()).await;
     }
@@ -164,7 +194,7 @@ async fn dead_letters_are_listed_replayed_and_removed() {
         scene.json("POST", &replay(format!("ids={id}"))).await,
         (StatusCode::OK, json!({ "count": 1 }))
     );
-    let page = scene.queue.claim(&webhook(), jiff::Timestamp::MAX, 2).await.unwrap();
+    let page = scene.queue.claim(&webhook("partner"), jiff::Timestamp::MAX, 2).await.unwrap();
     assert_eq!(page.claims[0].event.id.to_string(), id, "the same id, in a new attempt");
     let (_, removed) = scene.json("DELETE", &format!("{LETTERS}?reason=TimedOut")).await;
     assert_eq!(removed, json!({ "count": 1 }));
@@ -172,12 +202,12 @@ async fn dead_letters_are_listed_replayed_and_removed() {
     assert_eq!(replayed, json!({ "count": 0 }));
     let (_, replayed) = scene.json("POST", &replay("before=2000-01-01T00:00:00Z".into())).await;
     assert_eq!(replayed, json!({ "count": 1 }));
-    assert_eq!(scene.queue.counts(&webhook()).dead.events, 0);
+    assert_eq!(scene.queue.counts(&webhook("partner")).dead.events, 0);
 }
 
 #[tokio::test]
 async fn a_filter_that_is_not_understood_changes_nothing() {
-    let scene = Scene::new(KNOWN);
+    let scene = Scene::new(partner());
     scene.post(b"one".to_vec()).await;
     give_up(&scene, &["HTTPStatus"]).await;
     let many = vec![uuid::Uuid::nil().to_string(); limits::DEAD_IDS + 1].join(",");
@@ -187,7 +217,90 @@ async fn a_filter_that_is_not_understood_changes_nothing() {
         let (status, said) = scene.json("DELETE", &format!("{LETTERS}?{query}")).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{query}: {said}");
     }
-    assert_eq!(scene.queue.counts(&webhook()).dead.events, 1);
+    assert_eq!(scene.queue.counts(&webhook("partner")).dead.events, 1);
     let (status, _) = Scene::new(Known::No).json("DELETE", LETTERS).await;
     assert_eq!(status, StatusCode::NOT_FOUND);
+}
+
+fn cloud_event(to: &str, id: &str, event_type: &str) -> Request<Body> {
+    let event = Request::post(to).header("ce-specversion", "1.0").header("ce-id", id);
+    event.header("ce-source", "/shop").header("ce-type", event_type).body(Body::from("paid")).unwrap()
+}
+
+#[tokio::test]
+async fn an_event_for_a_namespace_goes_to_the_webhooks_that_take_its_type() {
+    const ALL: &str = "/v1/namespaces/shop/events";
+    let webhooks =
+        vec![("all", takes(&[])), ("orders", takes(&["order.*"])), ("refunds", takes(&["refund"]))];
+    let scene = Scene::new(Known::Yes(webhooks));
+    let (status, _, body) = scene.send(cloud_event(ALL, "1", "order.paid")).await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{body}");
+    let first: Value = serde_json::from_str(&body).unwrap();
+    let events = first["events"].as_array().unwrap();
+    let names: Vec<_> = events.iter().map(|event| event["webhook"].as_str().unwrap()).collect();
+    assert_eq!(names, ["all", "orders"]);
+    assert_ne!(events[0]["id"], events[1]["id"]);
+    // Again, it is the same.
+    let (_, _, again) = scene.send(cloud_event(ALL, "1", "order.paid")).await;
+    assert_eq!(serde_json::from_str::<Value>(&again).unwrap(), first);
+    let counts = ["all", "orders", "refunds"].map(|name| scene.queue.counts(&webhook(name)).pending.events);
+    assert_eq!(counts, [1, 1, 0]);
+
+    let only_refunds = Scene::new(Known::Yes(vec![("refunds", takes(&["refund"]))]));
+    let (status, _, body) = only_refunds.send(cloud_event(ALL, "1", "order.paid")).await;
+    assert_eq!((status, body.as_str()), (StatusCode::ACCEPTED, r#"{"events":[]}"#));
+    let (status, ..) = Scene::new(Known::NotYet).send(cloud_event(ALL, "1", "order.paid")).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn an_event_that_many_take_is_bounded_by_what_it_comes_to() {
+    const NAMES: [&str; 40] = ["a"; 40];
+    let scene = Scene::new(Known::Yes(NAMES.map(|name| (name, Takes::default())).to_vec()));
+    let large = Body::from(vec![b'x'; limits::EVENT_BYTES]);
+    let request = Request::post("/v1/namespaces/shop/events").body(large).unwrap();
+    let (status, _, body) = scene.send(request).await;
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert!(body.contains("40 webhooks"), "{body}");
+    assert_eq!(scene.queue.counts(&webhook("a")).pending.events, 0);
+}
+
+#[tokio::test]
+async fn a_webhook_refuses_events_of_other_types_and_all_of_their_batch() {
+    let scene = Scene::new(Known::Yes(vec![("partner", takes(&["order.*"]))]));
+    let (status, _, body) = scene.send(cloud_event(EVENTS, "1", "refund")).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(body.contains("refund") && body.contains("spec.events.types"), "{body}");
+    let event = |id, event_type| json!({ "specversion": "1.0", "id": id, "source": "s", "type": event_type });
+    let batch = json!([event("2", "order.paid"), event("3", "refund")]);
+    let (status, ..) = scene.post(batch.to_string().into_bytes()).await;
+    assert_eq!((status, scene.pending()), (StatusCode::UNPROCESSABLE_ENTITY, 0));
+}
+
+#[tokio::test]
+async fn an_event_that_comes_again_is_answered_as_the_first_time() {
+    let scene = Scene::new(partner());
+    let (_, _, first) = scene.send(cloud_event(EVENTS, "1", "order.paid")).await;
+    let again = futures::future::join_all((0..8).map(|_| scene.send(cloud_event(EVENTS, "1", "order.paid"))));
+    assert!(again.await.into_iter().all(|(status, _, body)| status == StatusCode::ACCEPTED && body == first));
+    let (_, _, other) = scene.send(cloud_event(EVENTS, "2", "order.paid")).await;
+    assert_ne!(other, first);
+    assert_eq!(scene.pending(), 2);
+}
+
+#[tokio::test]
+async fn a_sender_that_asks_whether_it_may_send_is_answered() {
+    let scene = Scene::new(partner());
+    for path in [EVENTS, "/v1/namespaces/shop/events"] {
+        let ask = Request::options(path).header("webhook-request-origin", "eventemitter.example.com");
+        let ask = ask.header("webhook-request-rate", "120").body(Body::empty()).unwrap();
+        let (status, headers, _) = scene.send(ask).await;
+        assert_eq!(status, StatusCode::OK);
+        assert_eq!(
+            (&headers["webhook-allowed-origin"], &headers["webhook-allowed-rate"]),
+            (&"*".parse().unwrap(), &"*".parse().unwrap())
+        );
+        let (_, headers, _) = scene.send(Request::options(path).body(Body::empty()).unwrap()).await;
+        assert!(!headers.contains_key("webhook-allowed-origin") && headers["allow"] == "OPTIONS, POST");
+    }
 }

@@ -9,6 +9,7 @@
 
 mod books;
 mod reader;
+mod seen;
 mod work;
 mod writer;
 
@@ -24,6 +25,7 @@ use tokio::{
     sync::{Notify, mpsc, oneshot},
     task,
 };
+use uuid::Uuid;
 
 use super::{
     Cause, Counts, DeadLetter, Expired, Filter, Page, Queue, QueueError, Sequence, Settlement, schema,
@@ -33,7 +35,8 @@ use crate::{
     limits,
 };
 use books::Books;
-use reader::{Claimed, Read, Reader};
+use reader::{Claimed, Read, Reader, WantedClaim};
+use seen::Seen;
 use work::{Change, GiveUp, Outcome, Room};
 use writer::{Write, Writer};
 
@@ -74,7 +77,8 @@ impl Embedded {
         let books = Arc::new(Books::read(&connection)?);
         let (claimed, wakers) = (Arc::default(), Arc::default());
         let reader = Reader::new(schema::open_beside(&path)?, Arc::clone(&books), Arc::clone(&claimed));
-        let mut threads = Writer::new(connection, Arc::clone(&books), Arc::clone(&wakers), room)
+        let seen = Seen::read(&connection)?;
+        let mut threads = Writer::new(connection, Arc::clone(&books), seen, Arc::clone(&wakers), room)
             .start(to_write, schema::open_beside(&path)?);
         threads.push(reader.start(to_read));
         Ok(Self { writes, reads, books, claimed, wakers, threads: Mutex::new(threads), _lock: lock })
@@ -97,13 +101,13 @@ impl Embedded {
 }
 
 impl Queue for Embedded {
-    async fn append(&self, events: Vec<Event>) -> Result<(), QueueError> {
-        self.write(Change::Append(events)).await.map(drop)
+    async fn append(&self, events: Vec<Event>) -> Result<Vec<Uuid>, QueueError> {
+        self.write(Change::Append(events)).await.map(Outcome::ids)
     }
 
     async fn claim(&self, webhook: &WebhookKey, now: Timestamp, at_most: usize) -> Result<Page, QueueError> {
         let webhook = webhook.clone();
-        self.read(|reply| Read::Claim { webhook, now, at_most, reply }).await
+        self.read(|reply| Read::Claim(WantedClaim { webhook, now, at_most, reply })).await
     }
 
     fn release(&self, webhook: &WebhookKey, claims: &[Sequence]) {

@@ -198,10 +198,11 @@ impl From<rusqlite::Error> for QueueError {
 
 /// Keeps events until they are settled.
 pub trait Queue: Send + Sync + 'static {
-    /// Takes events, all or none; returns once they are on disk.
+    /// Takes events, all or none; returns once they are on disk, with the ids under which they are kept. One that
+    /// its sender has named as another that was taken lately is that one: it has its id, and is not taken again.
     ///
     /// Events of one webhook with the same key are claimed one at a time, in the order in which they were taken.
-    fn append(&self, events: Vec<Event>) -> impl Future<Output = Result<(), QueueError>> + Send;
+    fn append(&self, events: Vec<Event>) -> impl Future<Output = Result<Vec<Uuid>, QueueError>> + Send;
 
     /// Claims events of a webhook that are due at `now`, `at_most` so many. Nobody else gets them until they are
     /// settled or released, or this program has ended.

@@ -7,15 +7,18 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::{Cause, Counts, Embedded, Expired, Filter, Queue, Sequence, Settlement};
-use crate::event::{Event, WebhookKey};
+use crate::{
+    event::{Event, WebhookKey},
+    limits,
+};
 
 /// Milliseconds of an hour; the model's clock advances by less.
 const LONG: i64 = 3_600_000;
 
 #[derive(Clone, Debug)]
 enum Operation {
-    /// Events for webhooks by number, with a key or none.
-    Append(Vec<(usize, Option<u8>)>),
+    /// Events for webhooks by number, with a key or none, and named by their sender or not.
+    Append(Vec<(usize, Option<u8>, Option<u8>)>),
     Claim(usize, usize),
     /// Of the claims that are held, one by number.
     Settle(usize, Ending),
@@ -52,8 +55,9 @@ fn operation() -> impl Strategy<Value = Operation> {
         2 => (0..REASONS.len()).prop_map(Ending::Dead),
     ];
     let key = proptest::option::of(0..2_u8);
+    let name = proptest::option::of(0..6_u8);
     prop_oneof![
-        6 => proptest::collection::vec((webhook(), key), 1..4).prop_map(Operation::Append),
+        6 => proptest::collection::vec((webhook(), key, name), 1..4).prop_map(Operation::Append),
         6 => (webhook(), 1..4_usize).prop_map(|(webhook, at_most)| Operation::Claim(webhook, at_most)),
         8 => (any::<usize>(), ending).prop_map(|(claim, ending)| Operation::Settle(claim, ending)),
         1 => any::<usize>().prop_map(Operation::Release),
@@ -84,6 +88,8 @@ struct Model {
     now: i64,
     kept: Vec<Kept>,
     delivered: BTreeMap<WebhookKey, i64>,
+    /// Events that were named, when they were taken, and their ids.
+    named: Vec<(WebhookKey, u8, i64, Uuid)>,
     /// Webhooks that have had events; since when they have been gone.
     gone: BTreeMap<WebhookKey, Option<i64>>,
 }
@@ -199,21 +205,40 @@ impl<Q: Queue, O: Fn(&Path) -> Q> Run<Q, O> {
         }
     }
 
-    async fn append(&mut self, events: Vec<(usize, Option<u8>)>) {
-        let due_ms = self.model.now;
-        let new = |(of, key): (usize, Option<u8>)| Event {
+    async fn append(&mut self, events: Vec<(usize, Option<u8>, Option<u8>)>) {
+        let now = self.model.now;
+        let attributes = |name: Option<u8>| {
+            let named = name.map(|name| [("source", "s".to_owned()), ("id", name.to_string())]);
+            named.into_iter().flatten().map(|(name, value)| (name.to_owned(), value)).collect()
+        };
+        let new = |(of, key, name): (usize, Option<u8>, Option<u8>)| Event {
             id: Uuid::now_v7(),
             webhook: webhook(of),
-            accepted_at: at(due_ms),
-            attributes: BTreeMap::new(),
-            body: vec![0; of],
+            accepted_at: at(now),
+            attributes: attributes(name),
+            body: vec![0; of].into(),
             key: key.map(|key| key.to_string()),
         };
+        let names: Vec<_> = events.iter().map(|(.., name)| *name).collect();
         let events: Vec<_> = events.into_iter().map(new).collect();
-        self.queue.append(events.clone()).await.unwrap();
-        for event in events {
-            self.model.gone.entry(event.webhook.clone()).or_default();
-            self.model.kept.push(Kept { event, due_ms, failures: 0, claimed: false, dead: None });
+        let ids = self.queue.append(events.clone()).await.unwrap();
+        assert_eq!(ids.len(), events.len());
+        let since = now - i64::try_from(limits::SEEN.as_millis()).unwrap();
+        for ((event, name), id) in events.into_iter().zip(names).zip(ids) {
+            let Model { kept, named, gone, .. } = &mut self.model;
+            if let Some(name) = name {
+                let same = |(of, other, taken, _): &&(WebhookKey, u8, i64, Uuid)| {
+                    *of == event.webhook && *other == name && *taken >= since
+                };
+                if let Some((.., first)) = named.iter().find(same) {
+                    assert_eq!(id, *first);
+                    continue;
+                }
+                named.push((event.webhook.clone(), name, now, event.id));
+            }
+            assert_eq!(id, event.id);
+            gone.entry(event.webhook.clone()).or_default();
+            kept.push(Kept { event, due_ms: now, failures: 0, claimed: false, dead: None });
         }
     }
 
@@ -345,6 +370,7 @@ impl<Q: Queue, O: Fn(&Path) -> Q> Run<Q, O> {
             model.kept.retain(|kept| kept.event.webhook != *of);
             model.delivered.remove(of);
             model.gone.remove(of);
+            model.named.retain(|(named, ..)| named != of);
         }
         let were = model.kept.len();
         model.kept.retain(|kept| kept.dead.is_none_or(|(since, _)| since >= before));

@@ -57,6 +57,16 @@ const MIGRATIONS: &[&str] = &["
     CREATE INDEX event_due ON event (webhook, due_ms, sequence) WHERE dead_ms IS NULL AND NOT blocked;
     CREATE INDEX event_key ON event (webhook, key, sequence) WHERE key IS NOT NULL AND dead_ms IS NULL;
     CREATE INDEX event_dead_since ON event (dead_ms) WHERE dead_ms IS NOT NULL;
+", "
+    -- What was taken lately, oldest first, so that it is not taken again. Found through an index in memory: one in
+    -- the file would be written all over by every commit.
+    CREATE TABLE seen (
+        place    INTEGER PRIMARY KEY,
+        webhook  INTEGER NOT NULL,
+        digest   BLOB    NOT NULL, -- of what its sender calls it
+        id       BLOB    NOT NULL, -- under which it was taken
+        taken_ms INTEGER NOT NULL
+    ) STRICT;
 "];
 
 /// Opens the file for writing and brings its schema up to date.

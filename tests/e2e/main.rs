@@ -17,6 +17,7 @@ mod delivery;
 mod delivery_policy;
 mod egress;
 mod harness_selftest;
+mod ingest;
 mod ingest_attacks;
 mod ingest_server;
 mod probe;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         authorization::tests(),
         delivery_policy::tests(),
         egress::tests(),
+        ingest::tests(),
         ingest_attacks::tests(),
         ingest_server::tests(),
         rotation::tests(),

@@ -291,6 +291,15 @@ impl Poster {
         assert_eq!(response.status(), 202);
     }
 
+    /// A CloudEvent for all webhooks of the namespace; it has to be taken. Returns the answer.
+    pub(crate) async fn post_to_all(&self, event_type: &str, id: &str) -> Value {
+        let event = self.http.post(format!("{}/events", self.url)).header("ce-specversion", "1.0");
+        let event = event.header("ce-id", id).header("ce-source", "/shop").header("ce-type", event_type);
+        let response = event.body(id.to_owned()).send().await.unwrap();
+        assert_eq!(response.status(), 202);
+        serde_json::from_slice(&response.bytes().await.unwrap()).unwrap()
+    }
+
     /// Asks for dead letters, or that something be done with them; `path` follows `deadletters`.
     pub(crate) async fn dead_letters(&self, method: &str, webhook: &str, path: &str) -> Value {
         let url = format!("{}/outboundwebhooks/{webhook}/deadletters{path}", self.url);
@@ -343,6 +352,22 @@ impl Dispatcher {
 
     pub(crate) async fn try_post(&self, webhook: &str, body: &str) -> reqwest::Result<reqwest::Response> {
         self.poster.post(webhook, body).await
+    }
+
+    /// Where it listens.
+    pub(crate) fn origin(&self) -> &str {
+        self.poster.url.split_once("/v1/").expect("a path").0
+    }
+
+    /// Where events of a webhook are posted, once it is known.
+    pub(crate) async fn url_of(&self, webhook: &str) -> String {
+        let webhook_url = format!("{}/outboundwebhooks/{webhook}", self.poster.url);
+        eventually::polled(&format!("{webhook} to be known to the dispatcher"), || async {
+            let response = self.poster.http.get(format!("{webhook_url}/deadletters")).send().await.unwrap();
+            if response.status() == 200 { Ok(()) } else { Err(response.status().to_string()) }
+        })
+        .await;
+        format!("{webhook_url}/events")
     }
 
     /// Posts an event that has to be taken, and returns its id. A webhook that was applied a moment ago may

@@ -16,6 +16,9 @@ const LOOKS_TO_JUDGE: usize = 30;
 pub(crate) struct Growth {
     queue: PathBuf,
     memory: Vec<f64>,
+    /// Of the dispatcher that runs, and which it is.
+    life: Vec<f64>,
+    dispatcher: Option<i32>,
     file: Vec<f64>,
 }
 
@@ -31,12 +34,20 @@ pub(crate) struct Thirds {
 
 impl Growth {
     pub(crate) fn new(queue: &Path) -> Self {
-        Self { queue: queue.to_owned(), memory: Vec::new(), file: Vec::new() }
+        let (memory, life, file) = Default::default();
+        Self { queue: queue.to_owned(), memory, life, dispatcher: None, file }
     }
 
     /// Looks at the dispatcher's memory, while one runs, and at the queue's file with its log.
     pub(crate) fn look(&mut self, dispatcher: Option<i32>) {
-        self.memory.extend(dispatcher.map(|pid| usage::memory(pid).now_mib));
+        if let Some(pid) = dispatcher {
+            if self.dispatcher.replace(pid) != dispatcher {
+                self.life.clear();
+            }
+            let now_mib = usage::memory(pid).now_mib;
+            self.memory.push(now_mib);
+            self.life.push(now_mib);
+        }
         let bytes = |name| std::fs::metadata(self.queue.join(name)).map_or(0, |file| file.len());
         #[allow(clippy::cast_precision_loss)]
         self.file.push((bytes("queue.db") + bytes("queue.db-wal")) as f64 / 1024.0 / 1024.0);
@@ -53,6 +64,11 @@ impl Growth {
 
     pub(crate) fn memory(&self) -> Thirds {
         Thirds::of(&self.memory)
+    }
+
+    /// Of the last dispatcher, which lived for half of the run.
+    pub(crate) fn memory_of_one_life(&self) -> Thirds {
+        Thirds::of(&self.life)
     }
 
     pub(crate) fn file(&self) -> Thirds {

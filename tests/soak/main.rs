@@ -21,7 +21,7 @@ use std::{
 use clap::Parser;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::json;
-use tokio::time::{Instant as Timer, MissedTickBehavior, interval_at, sleep, timeout};
+use tokio::time::{Instant as Timer, MissedTickBehavior, interval_at, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 mod books;
@@ -99,13 +99,16 @@ async fn soak(cluster: Arc<Cluster>, arguments: &Arguments) -> bool {
     let started = Instant::now();
     let mut growth = Growth::new(programs.queue());
     {
-        let mut killed =
-            std::pin::pin!(kill(&programs, &doubts, StdRng::seed_from_u64(seed), started + time));
+        // The second half is one life, so that its memory can be seen to level off.
+        let mut disturbed = std::pin::pin!(async {
+            kill(&programs, &doubts, StdRng::seed_from_u64(seed), started + time / 2).await;
+            sleep_until((started + time).into()).await;
+        });
         let mut looks = interval_at(Timer::now() + LOOK, LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             tokio::select! {
-                () = &mut killed => break,
+                () = &mut disturbed => break,
                 _ = looks.tick() => {
                     growth.look(programs.dispatcher_pid());
                     if growth.looks().is_multiple_of(LOOKS_A_LINE) {
@@ -150,15 +153,14 @@ async fn start(cluster: &Arc<Cluster>, doubts: &Arc<Doubts>) -> (Vec<Arc<Receive
     (receivers, programs, scene)
 }
 
-/// Kills the dispatcher again and again.
+/// Kills the dispatcher again and again until a time.
 async fn kill(programs: &Programs, doubts: &Doubts, mut random: StdRng, till: Instant) {
     loop {
         let life = Duration::from_secs(random.random_range(LIFE_SECONDS));
-        let left = till.saturating_duration_since(Instant::now());
-        sleep(life.min(left)).await;
-        if life >= left {
+        if life >= till.saturating_duration_since(Instant::now()) {
             return;
         }
+        sleep(life).await;
         let down = Duration::from_millis(random.random_range(DOWN_MILLIS));
         doubts.during(programs.kill_dispatcher(down)).await;
     }

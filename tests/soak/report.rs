@@ -44,6 +44,7 @@ pub(crate) struct Report {
     /// Rows of the queue with the id of another.
     twice: usize,
     memory: Thirds,
+    memory_of_one_life: Thirds,
     file: Thirds,
     kills: u64,
     seed: u64,
@@ -64,6 +65,7 @@ impl Report {
             webhooks: receivers.iter().map(balance).collect(),
             twice: kept.twice,
             memory: growth.memory(),
+            memory_of_one_life: growth.memory_of_one_life(),
             file: growth.file(),
             kills,
             seed,
@@ -83,12 +85,20 @@ impl Report {
         if self.twice > 0 {
             failures.push(format!("{} rows of the queue have the id of another", self.twice));
         }
-        for (what, thirds) in [("memory", self.memory), ("the queue's file", self.file)] {
+        for (what, thirds) in self.growth() {
             if thirds.levels_off == Some(false) {
                 failures.push(format!("{what} grows: {:.0} MiB, then {:.0} MiB", thirds.first, thirds.last));
             }
         }
         failures
+    }
+
+    fn growth(&self) -> [(&'static str, Thirds); 3] {
+        [
+            ("memory", self.memory),
+            ("memory of one life", self.memory_of_one_life),
+            ("the queue's file", self.file),
+        ]
     }
 
     /// Prints and writes it; true where nothing is wrong.
@@ -111,7 +121,7 @@ impl Report {
             );
         }
         println!("\n{:<18} {:>11} {:>10} {:>6}", "MiB, middle of", "first third", "last third", "most");
-        for (what, thirds) in [("memory", self.memory), ("the queue's file", self.file)] {
+        for (what, thirds) in self.growth() {
             let note = if thirds.levels_off.is_none() { "  (too short to judge)" } else { "" };
             println!("{what:<18} {:>11.1} {:>10.1} {:>6.1}{note}", thirds.first, thirds.last, thirds.most);
         }
@@ -156,6 +166,7 @@ impl Report {
             "passed": failures.is_empty(),
             "failures": failures,
             "memory": thirds(self.memory),
+            "memory_of_one_life": thirds(self.memory_of_one_life),
             "file": thirds(self.file),
             "webhooks": self.webhooks.iter().map(|(name, balance)| ((*name).to_owned(), webhook(balance))).collect::<Value>(),
         })

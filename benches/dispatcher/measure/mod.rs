@@ -69,16 +69,38 @@ impl fmt::Display for Scale {
     }
 }
 
-/// Measures everything.
-pub(crate) async fn run(cluster: &Arc<Cluster>, scale: &Scale) -> Vec<Row> {
+/// A part of the run.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Section {
+    Costs,
+    Crowd,
+    Many,
+    Fairness,
+    Full,
+}
+
+/// Measures everything, or one section of it.
+pub(crate) async fn run(cluster: &Arc<Cluster>, scale: &Scale, only: Option<Section>) -> Vec<Row> {
     let receiver = Receiver::start().await;
     let model = Box::pin(Model::new(cluster, &receiver)).await;
-    let mut rows = costs::run(cluster, &model, &receiver, scale).await;
-    rows.extend(crowd::run(cluster, &model, scale).await);
-    rows.extend(many::run(cluster, &model, &receiver, scale).await);
-    rows.extend(fairness::run(cluster, &model, &receiver, scale).await);
-    // Last: the disk has to do with so much for a while.
-    rows.extend(full::run(cluster, &model, &receiver, scale).await);
+    let is_wanted = |section| only.is_none_or(|only| only == section);
+    let mut rows = Vec::new();
+    if is_wanted(Section::Costs) {
+        rows.extend(costs::run(cluster, &model, &receiver, scale).await);
+    }
+    if is_wanted(Section::Crowd) {
+        rows.extend(crowd::run(cluster, &model, scale).await);
+    }
+    if is_wanted(Section::Many) {
+        rows.extend(many::run(cluster, &model, &receiver, scale).await);
+    }
+    if is_wanted(Section::Fairness) {
+        rows.extend(fairness::run(cluster, &model, &receiver, scale).await);
+    }
+    if is_wanted(Section::Full) {
+        // Last: the disk has to do with so much for a while.
+        rows.extend(full::run(cluster, &model, &receiver, scale).await);
+    }
     rows
 }
 

@@ -5,6 +5,7 @@
 //! check is written beside the field that it guards.
 
 mod condition;
+mod delivery;
 mod spec;
 mod status;
 
@@ -12,11 +13,12 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt as _;
 
 pub use condition::{ConditionType, Reason};
+pub use delivery::{Delivery, Events, Ordering, Retry};
 pub use spec::{
     Authorization, BasicAuthorization, BearerAuthorization, BundleKind, BundleRef, Certificate,
-    ClientCredentials, ConnectionTest, Delivery, Endpoint, Header, HeaderAuthorization, HeaderValueSource,
-    KeystoreFormat, KeystoreRef, MutualTls, Ordering, OutboundWebhook, OutboundWebhookSpec, Promotion, Retry,
-    Rotation, SecretKeyRef, Signature, TestRequest, TokenEndpointAuthMethod, Trust, TrustStoreRef,
+    ClientCredentials, ConnectionTest, Endpoint, Header, HeaderAuthorization, HeaderValueSource,
+    KeystoreFormat, KeystoreRef, MutualTls, OutboundWebhook, OutboundWebhookSpec, Promotion, Rotation,
+    SecretKeyRef, Signature, TestRequest, TokenEndpointAuthMethod, Trust, TrustStoreRef,
 };
 pub use status::{
     AlertStatus, CertificateStatus, CertificateWarning, DeliveryStatus, FailureStatus, LocalRef,

@@ -52,7 +52,7 @@ async fn scene(now: i64, failing_since: Option<i64>) -> Scene {
         webhook: webhook.clone(),
         accepted_at: second(0),
         attributes: BTreeMap::new(),
-        body: Vec::new(),
+        body: bytes::Bytes::new(),
         key: None,
     };
     let directory = tempfile::tempdir().unwrap();

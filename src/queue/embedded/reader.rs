@@ -21,12 +21,7 @@ use crate::{
 };
 
 pub(super) enum Read {
-    Claim {
-        webhook: WebhookKey,
-        now: Timestamp,
-        at_most: usize,
-        reply: oneshot::Sender<Result<Page, QueueError>>,
-    },
+    Claim(WantedClaim),
     Dead {
         webhook: WebhookKey,
         filter: Filter,
@@ -35,6 +30,13 @@ pub(super) enum Read {
         reply: oneshot::Sender<Result<Vec<DeadLetter>, QueueError>>,
     },
     Close,
+}
+
+pub(super) struct WantedClaim {
+    pub(super) webhook: WebhookKey,
+    pub(super) now: Timestamp,
+    pub(super) at_most: usize,
+    pub(super) reply: oneshot::Sender<Result<Page, QueueError>>,
 }
 
 /// The events that somebody has.
@@ -77,43 +79,70 @@ impl Reader {
     /// Ends on [`Read::Close`] or when every sender is gone.
     pub(super) fn start(self, mut reads: mpsc::Receiver<Read>) -> JoinHandle<()> {
         thread::spawn(move || {
-            while let Some(read) = reads.blocking_recv() {
-                match read {
-                    Read::Claim { webhook, now, at_most, reply } => {
-                        let page = self.claim(&webhook, now, at_most);
-                        // Whoever asked is gone: nobody has them.
-                        if let Err(Ok(page)) = reply.send(page) {
-                            let claims: Vec<_> = page.claims.iter().map(|claim| claim.sequence).collect();
-                            self.claimed.release(&webhook, &claims);
+            while let Some(first) = reads.blocking_recv() {
+                let mut wanted = Vec::new();
+                let mut next = Some(first);
+                while let Some(read) = next.take() {
+                    match read {
+                        Read::Claim(claim) => wanted.push(claim),
+                        Read::Dead { webhook, filter, after, at_most, reply } => {
+                            let _ = reply.send(self.dead(&webhook, &filter, after, at_most));
                         }
+                        Read::Close => return self.claim_all(wanted),
                     }
-                    Read::Dead { webhook, filter, after, at_most, reply } => {
-                        let _ = reply.send(self.dead(&webhook, &filter, after, at_most));
-                    }
-                    Read::Close => break,
+                    next = if wanted.len() < limits::QUEUE_BATCH { reads.try_recv().ok() } else { None };
                 }
+                self.claim_all(wanted);
             }
         })
     }
 
-    fn claim(&self, webhook: &WebhookKey, now: Timestamp, at_most: usize) -> Result<Page, QueueError> {
-        let Some(id) = self.books.id(webhook) else { return Ok(Page::default()) };
+    /// What waits together is read together: it is the beginning and the end of a read that cost most of a small one.
+    fn claim_all(&self, wanted: Vec<WantedClaim>) {
         // Before the file is looked at: what is settled meanwhile is still in it as it was, and must not be
         // claimed again. Nobody else adds any.
-        let claimed = self.claimed.of(webhook);
+        let mut claimed: HashMap<WebhookKey, HashSet<Sequence>> =
+            wanted.iter().map(|wanted| (wanted.webhook.clone(), self.claimed.of(&wanted.webhook))).collect();
+        // Dropped, it ends. Where it cannot begin, each statement is one of its own.
+        let _together = (wanted.len() > 1).then(|| self.connection.unchecked_transaction());
+        for WantedClaim { webhook, now, at_most, reply } in wanted {
+            let claimed = claimed.entry(webhook.clone()).or_default();
+            let page = self.claim(&webhook, now, at_most, claimed);
+            // Whoever asked is gone: nobody has them.
+            if let Err(Ok(page)) = reply.send(page) {
+                let claims: Vec<_> = page.claims.iter().map(|claim| claim.sequence).collect();
+                claimed.retain(|claim| !claims.contains(claim));
+                self.claimed.release(&webhook, &claims);
+            }
+        }
+    }
+
+    /// `claimed` is of the time before the read; what is claimed here is added to it.
+    fn claim(
+        &self,
+        webhook: &WebhookKey,
+        now: Timestamp,
+        at_most: usize,
+        claimed: &mut HashSet<Sequence>,
+    ) -> Result<Page, QueueError> {
+        let Some(id) = self.books.id(webhook) else { return Ok(Page::default()) };
         let (at_most, now_ms) = (at_most.min(limits::CLAIM_EVENTS), now.as_millisecond());
         // Of the index alone; the rows are read one by one.
         let mut sequences = self.connection.prepare_cached(
-            "SELECT sequence FROM event WHERE webhook = ?1 AND due_ms <= ?2 AND dead_ms IS NULL AND NOT blocked
+            "SELECT sequence, due_ms FROM event WHERE webhook = ?1 AND dead_ms IS NULL AND NOT blocked
              ORDER BY due_ms, sequence",
         )?;
         let mut event = self.connection.prepare_cached(
             "SELECT failures, failing_ms, id, accepted_ms, attributes, body, key FROM event WHERE sequence = ?1",
         )?;
-        let mut rows = sequences.query((id, now_ms))?;
+        let mut rows = sequences.query([id])?;
         let (mut page, mut bytes) = (Page::default(), 0);
         while let Some(row) = rows.next()? {
-            let sequence = row.get(0)?;
+            let (sequence, due_ms): (_, i64) = (row.get(0)?, row.get(1)?);
+            if due_ms > now_ms {
+                page.next_due_at = Some(time(due_ms));
+                break;
+            }
             if claimed.contains(&sequence) {
                 continue;
             }
@@ -132,16 +161,7 @@ impl Reader {
             bytes += claim.event.body.len();
             page.claims.push(claim);
         }
-        if page.next_due_at.is_none() {
-            let next_ms: Option<i64> = self
-                .connection
-                .prepare_cached(
-                    "SELECT min(due_ms) FROM event
-                     WHERE webhook = ?1 AND due_ms > ?2 AND dead_ms IS NULL AND NOT blocked",
-                )?
-                .query_row((id, now_ms), |row| row.get(0))?;
-            page.next_due_at = next_ms.map(time);
-        }
+        claimed.extend(page.claims.iter().map(|claim| claim.sequence));
         self.claimed.claim(webhook, page.claims.iter().map(|claim| claim.sequence));
         Ok(page)
     }
@@ -222,7 +242,7 @@ fn read_event(row: &Row<'_>, at: usize, webhook: &WebhookKey) -> Result<Event, r
         attributes: serde_json::from_str(attributes).map_err(|error| {
             rusqlite::Error::FromSqlConversionFailure(at + 2, Type::Text, Box::new(error))
         })?,
-        body: row.get(at + 3)?,
+        body: row.get::<_, Vec<u8>>(at + 3)?.into(),
         key: row.get(at + 4)?,
     })
 }

@@ -20,9 +20,16 @@ fn event(webhook_name: &str, body: &str) -> Event {
         webhook: webhook(webhook_name),
         accepted_at: at(1_000),
         attributes: BTreeMap::from([("type".into(), "order.paid".into())]),
-        body: body.into(),
+        body: body.to_owned().into(),
         key: None,
     }
+}
+
+/// One that its sender has given a name.
+fn named(webhook_name: &str, id: &str) -> Event {
+    let mut event = event(webhook_name, id);
+    event.attributes.extend([("source".into(), "/shop".into()), ("id".into(), id.into())]);
+    event
 }
 
 fn at(ms: i64) -> Timestamp {
@@ -41,7 +48,7 @@ fn dead(reason: &str) -> Settlement {
 async fn bodies(queue: &Embedded, name: &str, now: i64) -> Vec<String> {
     let page = queue.claim(&webhook(name), at(now), 100).await.unwrap();
     queue.release(&webhook(name), &page.claims.iter().map(|claim| claim.sequence).collect::<Vec<_>>());
-    page.claims.into_iter().map(|claim| String::from_utf8(claim.event.body).unwrap()).collect()
+    page.claims.into_iter().map(|claim| String::from_utf8(claim.event.body.to_vec()).unwrap()).collect()
 }
 
 /// Whether what is kept of the webhooks is what their events come to.
@@ -110,7 +117,7 @@ async fn a_claim_that_nobody_waits_for_is_given_back() {
     queue.append(vec![event("a", "one")]).await.unwrap();
     let (reply, answer) = oneshot::channel();
     drop(answer);
-    let asked = Read::Claim { webhook: webhook("a"), now: at(1_000), at_most: 1, reply };
+    let asked = Read::Claim(WantedClaim { webhook: webhook("a"), now: at(1_000), at_most: 1, reply });
     queue.reads.send(asked).await.unwrap();
     assert_eq!(bodies(&queue, "a", 1_000).await, ["one"]);
 }
@@ -300,4 +307,55 @@ async fn what_waits_for_a_deleted_webhook_goes_after_a_while_a_bounded_number_at
     // One that comes back under the name begins anew.
     queue.append(vec![event("gone", "z")]).await.unwrap();
     assert_eq!(bodies(&queue, "gone", 1_000).await, ["z"]);
+}
+
+#[tokio::test]
+async fn what_was_taken_lately_is_taken_once_also_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let queue = Embedded::open(directory.path()).unwrap();
+    let (first, again, other) = (named("a", "1"), named("a", "1"), named("a", "2"));
+    let in_one = queue.append(vec![first.clone(), again.clone(), other.clone()]).await.unwrap();
+    assert_eq!(in_one, [first.id, first.id, other.id]);
+    assert_eq!(queue.append(vec![again.clone()]).await.unwrap(), [first.id]);
+    // Another webhook, and another sender, may use the same id.
+    let mut elsewhere = named("a", "1");
+    elsewhere.attributes.insert("source".into(), "/elsewhere".into());
+    assert_eq!(queue.append(vec![elsewhere.clone(), named("b", "1")]).await.unwrap()[0], elsewhere.id);
+    assert_eq!(queue.counts(&webhook("a")).pending.events, 3);
+    queue.close().await;
+    drop(queue);
+
+    let queue = Embedded::open(directory.path()).unwrap();
+    assert_eq!(queue.append(vec![again.clone()]).await.unwrap(), [first.id]);
+    let later = 1_000 + i64::try_from(limits::SEEN.as_millis()).unwrap();
+    let at_the_end = Event { accepted_at: at(later), ..again.clone() };
+    assert_eq!(queue.append(vec![at_the_end]).await.unwrap(), [first.id]);
+    let after = Event { accepted_at: at(later + 1), ..again.clone() };
+    assert_eq!(queue.append(vec![after.clone()]).await.unwrap(), [after.id]);
+    // What is too old is forgotten on the way.
+    let connection = rusqlite::Connection::open(directory.path().join("queue.db")).unwrap();
+    let kept = || connection.query_row("SELECT count(*) FROM seen", [], |row| row.get::<_, i64>(0)).unwrap();
+    let before = kept();
+    for id in 10..16 {
+        let event = Event { accepted_at: at(later + 1), ..named("a", &id.to_string()) };
+        queue.append(vec![event]).await.unwrap();
+    }
+    assert!(kept() < before + 6 && kept() == 7, "{} of {before}", kept());
+}
+
+#[tokio::test]
+async fn an_event_that_comes_again_needs_no_room() {
+    let directory = tempfile::tempdir().unwrap();
+    let room = Room { pending: Amount { events: 1, bytes: i64::MAX }, ..Room::default() };
+    let queue = Embedded::open_with(directory.path(), room).unwrap();
+    let first = named("a", "1");
+    queue.append(vec![first.clone()]).await.unwrap();
+    assert!(matches!(queue.append(vec![named("a", "2")]).await, Err(QueueError::Full)));
+    assert_eq!(queue.append(vec![named("a", "1")]).await.unwrap(), [first.id]);
+    // Refused, it was not taken: it may come again when there is room.
+    let page = queue.claim(&webhook("a"), at(1_000), 1).await.unwrap();
+    let delivered = (page.claims[0].sequence, Settlement::Delivered { at: at(1_000) });
+    queue.settle(&webhook("a"), vec![delivered]).await.unwrap();
+    let second = named("a", "2");
+    assert_eq!(queue.append(vec![second.clone()]).await.unwrap(), [second.id]);
 }

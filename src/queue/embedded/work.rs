@@ -11,9 +11,10 @@ use super::{
     Books,
     books::Webhook,
     reader::time,
+    seen::{self, Seen},
 };
 use crate::{
-    event::{Event, WebhookKey},
+    event::{Event, SenderKey, WebhookKey},
     limits,
 };
 
@@ -62,11 +63,16 @@ pub(super) struct GiveUp {
 #[derive(Debug)]
 pub(super) enum Outcome {
     Done,
+    Ids(Vec<Uuid>),
     Count(u64),
     Expired(Expired),
 }
 
 impl Outcome {
+    pub(super) fn ids(self) -> Vec<Uuid> {
+        if let Self::Ids(ids) = self { ids } else { Vec::new() }
+    }
+
     pub(super) fn count(self) -> u64 {
         if let Self::Count(count) = self { count } else { 0 }
     }
@@ -115,7 +121,9 @@ struct Touched {
 pub(super) struct Work<'a> {
     transaction: Transaction<'a>,
     books: &'a Books,
+    seen: &'a Seen,
     room: &'a Room,
+    seen_changes: seen::Changes,
     webhooks: HashMap<WebhookKey, Touched>,
     /// Of all webhooks.
     pending: Amount,
@@ -131,6 +139,8 @@ pub(super) struct Committed {
     pub(super) webhooks: Vec<(WebhookKey, Option<Webhook>)>,
     /// Of all webhooks.
     pub(super) pending: Amount,
+    /// What was taken.
+    pub(super) seen: seen::Changes,
     /// Webhooks that may have more to claim.
     pub(super) woken: Vec<WebhookKey>,
     /// Estimate of what it added to the log.
@@ -151,12 +161,19 @@ fn row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
 }
 
 impl<'a> Work<'a> {
-    pub(super) fn begin(transaction: Transaction<'a>, books: &'a Books, room: &'a Room) -> Self {
+    pub(super) fn begin(
+        transaction: Transaction<'a>,
+        books: &'a Books,
+        seen: &'a Seen,
+        room: &'a Room,
+    ) -> Self {
         let pending = books.open().pending;
         Self {
             transaction,
             books,
+            seen,
             room,
+            seen_changes: seen.begin(),
             webhooks: HashMap::new(),
             pending,
             bytes: None,
@@ -167,16 +184,17 @@ impl<'a> Work<'a> {
 
     pub(super) fn commit(mut self) -> Result<Committed, QueueError> {
         let webhooks = self.write_webhooks()?;
-        let Self { transaction, pending, woken, log_pages, .. } = self;
+        self.seen_changes.forget(self.seen, &self.transaction)?;
+        let Self { transaction, pending, seen_changes, woken, log_pages, .. } = self;
         transaction.commit()?;
-        Ok(Committed { webhooks, pending, woken, log_pages })
+        Ok(Committed { webhooks, pending, seen: seen_changes, woken, log_pages })
     }
 
     /// The inner result is a refusal that wrote nothing.
     pub(super) fn apply(&mut self, change: &Change) -> Result<Result<Outcome, QueueError>, QueueError> {
         Ok(Ok(match change {
             Change::Append(events) => match self.append(events)? {
-                Ok(()) => Outcome::Done,
+                Ok(ids) => Outcome::Ids(ids),
                 Err(refused) => return Ok(Err(refused)),
             },
             Change::Settle { webhook, settlements } => {
@@ -217,10 +235,10 @@ impl<'a> Work<'a> {
 
     fn webhook_or_new(&mut self, key: &WebhookKey) -> Result<&mut Touched, QueueError> {
         if self.webhook(key).is_none() {
-            let id = self
-                .transaction
-                .prepare_cached("INSERT INTO webhook (namespace, name) VALUES (?1, ?2) RETURNING id")?
-                .query_row((&key.namespace, &key.name), |row| row.get(0))?;
+            let id = self.seen_changes.number_of_webhook();
+            self.transaction
+                .prepare_cached("INSERT INTO webhook (id, namespace, name) VALUES (?1, ?2, ?3)")?
+                .execute((id, &key.namespace, &key.name))?;
             let webhook = Webhook { id, ..Webhook::default() };
             self.webhooks.insert(key.clone(), Touched { webhook, woken: false, removed: false, dropped: 0 });
         }
@@ -234,18 +252,33 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// All events or none: the inner result is a refusal that wrote nothing.
-    fn append(&mut self, events: &[Event]) -> Result<Result<(), QueueError>, QueueError> {
+    /// All events or none, and their ids: the inner result is a refusal that wrote nothing.
+    fn append(&mut self, events: &[Event]) -> Result<Result<Vec<Uuid>, QueueError>, QueueError> {
+        let mut ids = Vec::with_capacity(events.len());
         let mut rows = Vec::with_capacity(events.len());
         let mut added: HashMap<&WebhookKey, Amount> = HashMap::new();
+        let mut named: HashMap<(&WebhookKey, SenderKey), Uuid> = HashMap::new();
         let mut in_all = self.pending;
         for event in events {
+            let sender_key = event.sender_key();
+            if let Some(key) = sender_key {
+                let taken = match named.get(&(&event.webhook, key)) {
+                    Some(id) => Some(*id),
+                    None => self.taken_before(event, key)?,
+                };
+                if let Some(id) = taken {
+                    ids.push(id);
+                    continue;
+                }
+                named.insert((&event.webhook, key), event.id);
+            }
             let attributes = serde_json::to_string(&event.attributes)
                 .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
             let amount = Amount::one(i64::try_from(attributes.len() + event.body.len()).unwrap_or(i64::MAX));
             added.entry(&event.webhook).or_default().add(amount);
             in_all.add(amount);
-            rows.push((attributes, amount));
+            ids.push(event.id);
+            rows.push((event, sender_key, attributes, amount));
         }
         // Only what comes in is refused for want of room: what leaves has to be recorded in any case.
         let used = match self.bytes {
@@ -261,20 +294,33 @@ impl<'a> Work<'a> {
             after.add(*added);
             after.is_within(room.pending)
         });
-        if !fits || bytes > room.file_bytes || !in_all.is_within(room.pending_in_all) {
+        if !rows.is_empty() && (!fits || bytes > room.file_bytes || !in_all.is_within(room.pending_in_all)) {
             return Ok(Err(QueueError::Full));
         }
         self.bytes = Some(bytes);
-        for (event, (attributes, amount)) in events.iter().zip(rows) {
+        for (event, sender_key, attributes, amount) in rows {
             let touched = self.webhook_or_new(&event.webhook)?;
             touched.woken = true;
             touched.webhook.counts.pending.add(amount);
-            let id = touched.webhook.id;
+            let webhook = touched.webhook.id;
             self.pending.add(amount);
-            self.insert(id, event, &attributes)?;
+            self.insert(webhook, event, &attributes)?;
+            if let Some(key) = sender_key {
+                let at = event.accepted_at;
+                self.seen_changes.take(&self.transaction, (webhook, key), event.id, at)?;
+            }
             self.log_pages += 4 + amount.bytes / 4096;
         }
-        Ok(Ok(()))
+        Ok(Ok(ids))
+    }
+
+    /// The id of an event that was taken lately and that its sender calls the same.
+    fn taken_before(&mut self, event: &Event, key: SenderKey) -> Result<Option<Uuid>, QueueError> {
+        let Some(webhook) = self.webhook(&event.webhook).map(|touched| touched.webhook.id) else {
+            return Ok(None);
+        };
+        let since = seen::forgotten_before(event.accepted_at);
+        self.seen_changes.find(self.seen, &self.transaction, (webhook, key), since)
     }
 
     fn insert(&self, webhook: i64, event: &Event, attributes: &str) -> Result<(), QueueError> {
@@ -289,7 +335,7 @@ impl<'a> Work<'a> {
                 ":id": event.id.as_bytes(),
                 ":accepted_ms": event.accepted_at.as_millisecond(),
                 ":attributes": attributes,
-                ":body": event.body.as_slice(),
+                ":body": &*event.body,
                 ":key": event.key,
             })?;
         Ok(())

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     super::QueueError,
     Books, Wakers,
+    seen::Seen,
     work::{Change, Committed, Outcome, Room, Work},
 };
 use crate::limits;
@@ -28,6 +29,7 @@ pub(super) enum Write {
 pub(super) struct Writer {
     connection: Connection,
     books: Arc<Books>,
+    seen: Seen,
     wakers: Arc<Wakers>,
     room: Room,
     /// Estimate of the pages in the log since the last checkpoint.
@@ -39,8 +41,14 @@ pub(super) struct Writer {
 type Batch = Vec<(Change, oneshot::Sender<Result<Outcome, QueueError>>)>;
 
 impl Writer {
-    pub(super) fn new(connection: Connection, books: Arc<Books>, wakers: Arc<Wakers>, room: Room) -> Self {
-        Self { connection, books, wakers, room, log_pages: 0, moved: Arc::default() }
+    pub(super) fn new(
+        connection: Connection,
+        books: Arc<Books>,
+        seen: Seen,
+        wakers: Arc<Wakers>,
+        room: Room,
+    ) -> Self {
+        Self { connection, books, seen, wakers, room, log_pages: 0, moved: Arc::default() }
     }
 
     /// Starts the threads; they end on [`Write::Close`] or when every sender is gone.
@@ -128,14 +136,15 @@ impl Writer {
 
     /// The inner results are refusals that wrote nothing. Also returns an estimate of the pages that were written.
     fn write(&mut self, changes: &[&Change]) -> Result<(Vec<Result<Outcome, QueueError>>, i64), QueueError> {
-        let mut work = Work::begin(self.connection.transaction()?, &self.books, &self.room);
+        let mut work = Work::begin(self.connection.transaction()?, &self.books, &self.seen, &self.room);
         step("begun");
         let results = changes.iter().map(|change| work.apply(change)).collect::<Result<_, _>>()?;
         step("written");
-        let Committed { webhooks, pending, woken, log_pages } = work.commit()?;
+        let Committed { webhooks, pending, seen, woken, log_pages } = work.commit()?;
         step("committed");
         self.log_pages += log_pages;
         self.books.keep(webhooks, pending);
+        self.seen.keep(seen);
         let wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
         for waker in woken.iter().filter_map(|webhook| wakers.get(webhook)) {
             waker.notify_one();

@@ -33,7 +33,7 @@ pub(crate) fn unique(name: &str) -> PathBuf {
 }
 
 /// A new directory in that of this run.
-pub(super) fn unique_directory(name: &str) -> PathBuf {
+pub(crate) fn unique_directory(name: &str) -> PathBuf {
     let path = unique(name);
     fs::create_dir_all(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     path

@@ -72,7 +72,9 @@ fn child() {
         let settle =
             async |settlement| queue.settle(&webhook("a"), vec![(claim.sequence, settlement)]).await.unwrap();
         match operation.as_str() {
-            "append" => queue.append(["x", "y", "z"].map(|body| event("a", body)).into()).await.unwrap(),
+            "append" => {
+                queue.append(["x", "y", "z"].map(|body| event("a", body)).into()).await.map(drop).unwrap();
+            }
             "complete" => settle(Settlement::Delivered { at: at(1) }).await,
             "retry" => settle(Settlement::Retry { since: at(1), due_at: at(5_000) }).await,
             "dead" => settle(dead("HTTPStatus")).await,
@@ -105,7 +107,7 @@ async fn fill(directory: &Path) {
     let (mut taken, body) = (0, "x".repeat(100_000));
     let error = loop {
         match queue.append(vec![event("a", &body)]).await {
-            Ok(()) => taken += 1,
+            Ok(_) => taken += 1,
             Err(error) => break error,
         }
         assert!(taken < 1000, "the volume has no end");
