@@ -376,11 +376,10 @@ async fn who_resets_streams_without_end_loses_the_connection_and_others_go_on() 
         }
         Ok::<_, h2::Error>(())
     };
-    let ended = match flood.await {
-        Err(error) => error,
-        Ok(()) => ended.await.unwrap().unwrap_err(),
-    };
-    assert_eq!(ended.reason(), Some(h2::Reason::ENHANCE_YOUR_CALM), "{ended}");
+    // What the server says before it closes need not arrive, for more is on its way to it.
+    let told = flood.await.expect_err("the connection ends before that").reason();
+    assert!(told.is_none_or(|reason| reason == h2::Reason::ENHANCE_YOUR_CALM), "{told:?}");
+    assert!(ended.await.unwrap().is_err());
     let pool = pool(client_config(&[&certificate], b""), Version::HTTP_2);
     let url = format!("https://localhost:{}/", scene.address.port());
     assert_eq!(pool.get(url.parse().unwrap()).await.unwrap().status(), StatusCode::OK);
