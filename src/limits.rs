@@ -114,14 +114,77 @@ pub const QUEUE_RETRY: Duration = Duration::from_secs(1);
 
 // --- Ingest --------------------------------------------------------------------------------------
 
-/// Requests that are served at one time; the next one waits.
-pub const INGEST_REQUESTS: usize = 256;
-/// Connections of senders; the next one waits.
-pub const INGEST_CONNECTIONS: usize = 1024;
-/// Time for a sender to send the head of a request, and again for the rest and our answer.
-pub const INGEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// What a sender is told to wait when the queue is full, seconds.
+/// Connections of senders, in all and of one peer, which is an IP address. Where there is no place left in all, the
+/// peer that has the most gives one up.
+pub const INGEST_CONNECTIONS: (usize, usize) = (4096, 512);
+/// TLS handshakes under way, in all and of one peer; one more is closed.
+pub const INGEST_HANDSHAKES: (usize, usize) = (2048, 256);
+/// Requests under way, in all and of one peer: one more is answered 503, or 429.
+pub const INGEST_REQUESTS: (usize, usize) = (4096, 512);
+/// What has come of the bodies of requests under way, bytes, in all and of one peer: what does not fit is answered
+/// 503, or 429.
+pub const INGEST_BODY_BYTES: (usize, usize) = (256 * 1024 * 1024, 64 * 1024 * 1024);
+/// Time for a body to come, and longest pause in it; past them it is answered 408.
+pub const INGEST_BODY: Duration = Duration::from_secs(30);
+/// See [`INGEST_BODY`].
+pub const INGEST_BODY_PAUSE: Duration = Duration::from_secs(10);
+/// Time for our answer once the body is there; past it 503 is the answer.
+pub const INGEST_ANSWER: Duration = Duration::from_secs(30);
+/// What a sender is told to wait when the queue is full, or a bound is exceeded, seconds.
 pub const INGEST_RETRY_AFTER_SECONDS: u64 = 5;
+/// Between two looks at a serving certificate that cannot be used: it may have become valid.
+pub const CERTIFICATE_LOOK: Duration = Duration::from_secs(10);
+
+// --- Every HTTP server ---------------------------------------------------------------------------
+
+/// Time for a TLS handshake.
+pub const TLS_HANDSHAKE: Duration = Duration::from_secs(10);
+/// Time for the head of a request: from the opening of the connection, or from its first byte.
+pub const HTTP_HEAD: Duration = Duration::from_secs(10);
+/// Time after which a connection without requests is closed. Those of senders' own pools close sooner as a rule (Go:
+/// 90 s), and so are not closed while a request is on its way.
+pub const HTTP_IDLE: Duration = Duration::from_mins(2);
+/// Time from the head of a request to the last byte of its answer that is taken: a sender that does not read is no
+/// longer waited for.
+pub const HTTP_EXCHANGE: Duration = Duration::from_secs(75);
+/// Time for the sender to take what is left of an answer once its connection has been told to end.
+pub const HTTP_LAST: Duration = Duration::from_secs(5);
+/// Between two looks at these times.
+pub const HTTP_LOOK: Duration = Duration::from_secs(1);
+/// Head of a request, bytes: more than the attributes of an event may have, and a token.
+pub const HTTP_HEAD_BYTES: u32 = 32 * 1024;
+/// Headers of a request.
+pub const HTTP_HEADERS: usize = 128;
+/// Path and query of a request, bytes.
+pub const HTTP_TARGET_BYTES: usize = 8 * 1024;
+/// What is read ahead of a connection, or waits to be written to it, bytes.
+pub const HTTP_BUFFER_BYTES: usize = 64 * 1024;
+/// Requests under way on one HTTP/2 connection.
+pub const HTTP2_STREAMS: u32 = 128;
+/// What may be on its way of one body and of all bodies on one HTTP/2 connection, bytes.
+pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+/// See [`HTTP2_STREAM_WINDOW_BYTES`].
+pub const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// Streams of one HTTP/2 connection that were reset and not yet forgotten, by the sender or because of it: one more
+/// ends the connection (rapid reset, CVE-2023-44487).
+pub const HTTP2_RESET_STREAMS: usize = 64;
+/// Between two pings on an HTTP/2 connection.
+pub const HTTP2_PING: Duration = Duration::from_secs(30);
+/// Time for a ping to be answered.
+pub const HTTP2_PONG: Duration = Duration::from_secs(10);
+/// Delay after a connection could not be accepted.
+pub const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+/// Connections that are closed because of a bound are told of once in this time.
+pub const CLOSED_TOLD: Duration = Duration::from_secs(10);
+
+// --- Health --------------------------------------------------------------------------------------
+
+/// Connections to the address where health is told, in all and of one peer; requests likewise.
+pub const HEALTH_CONNECTIONS: (usize, usize) = (128, 64);
+/// Time for one check: a kubelet waits a second for all of them, if it is not told otherwise.
+pub const HEALTH_CHECK: Duration = Duration::from_millis(800);
+/// A queue that has written something so recently is known to be writable; otherwise it has to show it.
+pub const QUEUE_PROVEN: Duration = Duration::from_secs(10);
 
 // --- Deliveries ----------------------------------------------------------------------------------
 
@@ -289,5 +352,7 @@ pub const WATCH_RETRY: (Duration, Duration) = (Duration::from_millis(200), Durat
 pub const RECONCILE: Duration = Duration::from_mins(1);
 /// Longest wait without looking again: watches are not known to miss anything, and this is the net below.
 pub const LONGEST_REQUEUE: Duration = Duration::from_hours(1);
-/// Time from SIGTERM to the end, for all that is under way; a Pod gets 30 s.
+/// Time to the end for all that is under way, from SIGTERM and the delay that was asked for; a Pod gets 30 s.
 pub const SHUTDOWN: Duration = Duration::from_secs(25);
+/// Time for senders to come to an end, within that of [`SHUTDOWN`].
+pub const HTTP_DRAIN: Duration = Duration::from_secs(20);

@@ -1,23 +1,26 @@
 //! Events in: HTTP, bounded, answered 202 once what came is on disk.
+//!
+//! Two listeners have the same routes: a plain one for this machine alone, where nobody is asked who it is, and one
+//! over TLS for everybody else, where a guard stands before them.
 
+mod body;
+pub mod certificate;
 mod dead_letters;
 mod events;
-mod server;
+mod options;
 
 use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    extract::{State, rejection::BytesRejection},
+    extract::rejection::BytesRejection,
     http::{StatusCode, header::RETRY_AFTER},
+    middleware,
     response::{IntoResponse, Response},
-    routing::get,
 };
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tower::limit::GlobalConcurrencyLimitLayer;
-use tower_http::timeout::TimeoutLayer;
 
 use crate::{
     api::v1alpha1::Events,
@@ -25,7 +28,9 @@ use crate::{
     event::{WebhookKey, http},
     limits,
     queue::{Queue, QueueError},
+    server::{self, Bounds, Over, Shares, Tls},
 };
+pub use options::{Options, OptionsError};
 
 /// Whether a webhook may be sent to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,8 +58,6 @@ pub trait Webhooks: Send + Sync + 'static {
     fn knows(&self, webhook: &WebhookKey) -> Known<Takes>;
     /// All of a namespace; there may be none.
     fn of_namespace(&self, namespace: &str) -> Known<Vec<(WebhookKey, Takes)>>;
-    /// Whether the webhooks have been read.
-    fn is_ready(&self) -> bool;
 }
 
 /// What a request needs.
@@ -67,28 +70,44 @@ pub struct Ingest<Q, W, C> {
     pub clock: C,
 }
 
-/// Serves until `stop`; requests that have begun are answered.
-pub async fn serve<Q: Queue, W: Webhooks, C: Clock>(
-    listener: TcpListener,
-    ingest: Ingest<Q, W, C>,
-    stop: CancellationToken,
-) {
-    server::serve(listener, router(Arc::new(ingest)), stop).await;
+/// The listener for senders anywhere.
+pub(crate) struct Secure {
+    pub(crate) listener: TcpListener,
+    pub(crate) tls: Tls,
+    /// [`guarded`].
+    pub(crate) routes: Router,
 }
 
-fn router<Q: Queue, W: Webhooks, C: Clock>(ingest: Arc<Ingest<Q, W, C>>) -> Router {
+/// Serves until `stop`; requests that have begun are answered.
+pub(crate) async fn serve(
+    plain: TcpListener,
+    routes: Router,
+    secure: Option<Secure>,
+    stop: CancellationToken,
+) {
+    let bounds =
+        Arc::new(Bounds::new(limits::INGEST_CONNECTIONS, limits::INGEST_HANDSHAKES, limits::INGEST_REQUESTS));
+    let over_tls = async {
+        if let Some(Secure { listener, tls, routes }) = secure {
+            server::serve(listener, Some(tls), routes, Arc::clone(&bounds), stop.clone()).await;
+        }
+    };
+    tokio::join!(server::serve(plain, None, routes, Arc::clone(&bounds), stop.clone()), over_tls);
+}
+
+/// What is served over TLS: the one place where a guard is put before the routes. There is none yet, so nothing is
+/// let through.
+pub(crate) fn guarded(_routes: Router) -> Router {
+    Router::new().fallback(async || Refused::NoGuard)
+}
+
+/// What is served to whoever reaches it: for this machine alone.
+pub(crate) fn router<Q: Queue, W: Webhooks, C: Clock>(ingest: Arc<Ingest<Q, W, C>>) -> Router {
     Router::new()
         .merge(events::routes())
         .merge(dead_letters::routes())
-        .layer(GlobalConcurrencyLimitLayer::new(limits::INGEST_REQUESTS))
-        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, limits::INGEST_TIMEOUT))
-        .route("/healthz", get(async || "ok"))
-        .route("/readyz", get(ready::<Q, W, C>))
+        .layer(middleware::from_fn_with_state(Shares::new(limits::INGEST_BODY_BYTES), body::whole))
         .with_state(ingest)
-}
-
-async fn ready<Q: Queue, W: Webhooks, C: Clock>(State(ingest): State<Arc<Ingest<Q, W, C>>>) -> Response {
-    if ingest.webhooks.is_ready() { "ok".into_response() } else { Refused::NotReady.into_response() }
 }
 
 /// What a webhook takes, where there is one.
@@ -109,6 +128,22 @@ enum Refused {
     NotReady,
     #[error("{0}")]
     Body(BytesRejection),
+    #[error("the body is larger than the limit of {} bytes", limits::EVENT_BYTES)]
+    TooLarge,
+    #[error("the body broke off, or is not what its headers say")]
+    BrokenBody,
+    #[error(
+        "the body did not come in {:?}, or paused for {:?}",
+        limits::INGEST_BODY,
+        limits::INGEST_BODY_PAUSE
+    )]
+    TooSlow,
+    #[error("there was no answer in {:?}; send it again", limits::INGEST_ANSWER)]
+    NoAnswer,
+    #[error("nobody can be asked here yet who may send")]
+    NoGuard,
+    #[error("too much is under way")]
+    Over(Over),
     #[error("{0}")]
     NotAnEvent(#[from] http::NotAnEvent),
     #[error("{webhook} does not take events of type {event_type:?}: see spec.events.types")]
@@ -131,12 +166,18 @@ impl IntoResponse for Refused {
         let status = match &self {
             Self::NoSuchWebhook(_) => StatusCode::NOT_FOUND,
             Self::NotTaken { .. } => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::FansOutTooFar(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::NotAnEvent(_) | Self::NotAnId | Self::OfAList | Self::TooManyIds => StatusCode::BAD_REQUEST,
+            Self::FansOutTooFar(_) | Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::NotAnEvent(_) | Self::BrokenBody | Self::NotAnId | Self::OfAList | Self::TooManyIds => {
+                StatusCode::BAD_REQUEST
+            }
             Self::Body(rejection) => rejection.status(),
+            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::Over(over) => return over.told("bytes"),
             Self::Queue(QueueError::Full) => StatusCode::TOO_MANY_REQUESTS,
             Self::Queue(QueueError::NoSpace) => StatusCode::INSUFFICIENT_STORAGE,
-            Self::NotReady | Self::Queue(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotReady | Self::NoAnswer | Self::NoGuard | Self::Queue(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         };
         let message = match (&self, status) {
             (Self::Body(_), StatusCode::PAYLOAD_TOO_LARGE) => {

@@ -36,10 +36,6 @@ impl Webhooks for Fixed {
             Known::NotYet => Known::NotYet,
         }
     }
-
-    fn is_ready(&self) -> bool {
-        !matches!(self.0, Known::NotYet)
-    }
 }
 
 fn takes(types: &[&str]) -> Takes {

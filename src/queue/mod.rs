@@ -283,6 +283,9 @@ pub trait Queue: Send + Sync + 'static {
         dead_before: Timestamp,
     ) -> impl Future<Output = Result<Expired, QueueError>> + Send;
 
+    /// Whether something can be written: something has been a moment ago, or is now.
+    fn writable(&self) -> impl Future<Output = Result<(), QueueError>> + Send;
+
     /// Told whenever the webhook may have more to claim than it had.
     fn appended(&self, webhook: &WebhookKey) -> Arc<Notify>;
 

@@ -18,6 +18,8 @@ mod delivery_policy;
 mod egress;
 mod harness_selftest;
 mod ingest;
+mod ingest_attacks;
+mod ingest_server;
 mod lease;
 mod probe;
 mod probe_failures;
@@ -36,6 +38,8 @@ fn main() -> ExitCode {
         delivery_policy::tests(),
         egress::tests(),
         ingest::tests(),
+        ingest_attacks::tests(),
+        ingest_server::tests(),
         rotation::tests(),
         serving::tests(),
         probe::tests(),

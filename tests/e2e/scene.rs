@@ -1,7 +1,13 @@
 //! What a test of the product starts from: a namespace with a partner's CA, keystores in Secrets, webhooks,
 //! the run's controller, and a dispatcher of its own.
 
-use std::{collections::BTreeMap, ffi::OsStr, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    ffi::OsStr,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use k8s_openapi::{
     ByteString,
@@ -13,8 +19,10 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use postrider::api::v1alpha1::OutboundWebhook;
+use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, OnceCell};
+use uuid::Uuid;
 
 use crate::harness::{
     cluster::{Cluster, Namespace},
@@ -53,6 +61,10 @@ impl Scene {
         let bundle = pki::shared().await.server_authority.root_pem();
         scene.config_map("partner-ca", &[("ca.crt", &bundle)]).await;
         scene
+    }
+
+    pub(crate) fn cluster(&self) -> &Cluster {
+        &self.cluster
     }
 
     pub(crate) async fn enable(&self, enabled: bool) {
@@ -262,6 +274,8 @@ pub(crate) async fn launch_controller(cluster: &Cluster, arguments: &[&str]) -> 
 /// A running dispatcher.
 pub(crate) struct Dispatcher {
     pub(crate) process: Process,
+    /// Where it takes events of this machine.
+    pub(crate) address: SocketAddr,
     poster: Poster,
     queue: Arc<tempfile::TempDir>,
 }
@@ -327,13 +341,20 @@ impl Dispatcher {
             .env("KUBECONFIG", kubeconfig_by_rbac(cluster, "dispatcher").await);
         let process =
             environment.iter().fold(program, |program, (name, value)| program.env(name, value)).start();
-        let line = process.line_with("takes events").await;
-        let line: Value = serde_json::from_str(&line).unwrap();
-        let address = line["address"].as_str().unwrap().to_owned();
-        process.http_ready(&format!("http://{address}/readyz")).await;
+        let address = process.address("takes events").await;
+        process.http_ready(&format!("{}/readyz", process.health().await)).await;
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         let poster = Poster { url: format!("http://{address}/v1/namespaces/{namespace}"), http };
-        Self { process, poster, queue }
+        Self { process, address: address.parse().unwrap(), poster, queue }
+    }
+
+    /// What is pending, by the file of the queue: its dispatcher may have ended.
+    pub(crate) fn pending(&self) -> HashSet<String> {
+        let file = self.queue.path().join("queue.db");
+        let connection = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+        let mut ids = connection.prepare("SELECT id FROM event WHERE dead_ms IS NULL").unwrap();
+        let ids = ids.query_map([], |row| row.get(0).map(|id| Uuid::from_bytes(id).to_string())).unwrap();
+        ids.map(Result::unwrap).collect()
     }
 
     pub(crate) fn poster(&self) -> Poster {

@@ -151,6 +151,31 @@ fn a_file_that_is_damaged_or_something_else_is_refused_with_a_way_out() {
 }
 
 #[tokio::test]
+async fn that_something_can_be_written_is_shown_by_writing_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let queue = Embedded::open(directory.path()).unwrap();
+    let log = || fs::metadata(directory.path().join("queue.db-wal")).unwrap().len();
+    let before = log();
+    queue.writable().await.unwrap();
+    let shown = log();
+    assert!(shown > before, "nothing was written");
+    queue.writable().await.unwrap();
+    assert_eq!(log(), shown, "it was shown a moment ago");
+    queue.books.wrote(false);
+    queue.writable().await.unwrap();
+    assert!(log() > shown, "what has failed has to be shown anew");
+    // What writes nothing shows nothing.
+    queue.books.wrote(false);
+    queue.present(None, Vec::new(), at(0)).await.unwrap();
+    assert!(!queue.books.has_written());
+    queue.append(vec![event("a", "x")]).await.unwrap();
+    assert!(queue.books.has_written());
+    queue.close().await;
+    queue.books.wrote(false);
+    assert!(matches!(queue.writable().await, Err(QueueError::Closed)));
+}
+
+#[tokio::test]
 async fn a_full_file_refuses_the_event_and_still_settles_the_rest() {
     let directory = tempfile::tempdir().unwrap();
     let room = Room { file_bytes: 40 * 4096, ..Room::default() };

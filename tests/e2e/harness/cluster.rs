@@ -17,12 +17,13 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::Namespace as NamespaceObject;
+use k8s_openapi::api::core::v1::{Namespace as NamespaceObject, Secret};
 use kube::{
     Api, Client, Config,
-    api::{ObjectMeta, PostParams},
+    api::{ObjectMeta, Patch, PatchParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
 };
+use serde_json::json;
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
@@ -213,6 +214,17 @@ impl Namespace {
     pub(crate) async fn apply(&self, manifests: &str) -> Output {
         let tool = self.cluster.kubectl_tool().arg("--namespace", &self.name);
         tool.args(["apply", "-f", "-"]).stdin(manifests).run().await
+    }
+
+    /// A Secret with a serving certificate, as cert-manager writes it.
+    pub(crate) async fn serving_certificate(&self, name: &str, chain: &str, key: &str) {
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": { "name": name },
+            "stringData": { "tls.crt": chain, "tls.key": key },
+        });
+        let patch = PatchParams::apply("test").force();
+        let applied = self.api::<Secret>().patch(name, &patch, &Patch::Apply(secret)).await;
+        applied.unwrap_or_else(|error| panic!("Secret {name}: {error}"));
     }
 
     /// Fails when what kubectl shows of these kinds (`events,configmaps`) gives a secret of the run away.
