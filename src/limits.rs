@@ -119,6 +119,10 @@ pub const INGEST_CONNECTIONS: usize = 1024;
 pub const INGEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// What a sender is told to wait when the queue is full, seconds.
 pub const INGEST_RETRY_AFTER_SECONDS: u64 = 5;
+/// Length of a namespace's name (a label, RFC 1123), bytes.
+pub const LABEL_BYTES: usize = 63;
+/// Length of another object's name (labels with dots between them), bytes.
+pub const NAME_BYTES: usize = 253;
 
 // --- Deliveries ----------------------------------------------------------------------------------
 

@@ -107,9 +107,10 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
     reporting.spawn(report::statuses(client.clone(), Arc::clone(&queue), Arc::clone(&board), SystemClock));
     tracing::info!(%address, proxy = egress.proxy(), "takes events");
     let registry = Registry::new(Arc::clone(&queue), SystemClock, egress, stop.clone(), refusals, board);
-    let ingest = Ingest { queue: Arc::clone(&queue), webhooks: registry.known(), clock: SystemClock };
+    let ingest =
+        Arc::new(Ingest { queue: Arc::clone(&queue), webhooks: registry.known(), clock: SystemClock });
     let watching = tokio::spawn(watch(client, options, registry, Arc::clone(&queue), stop.clone()));
-    ingest::serve(listener, ingest, stop).await;
+    ingest::serve(listener, ingest::router(ingest), stop).await;
     let _ = watching.await;
     // The workers are gone, and so is who could tell it something. A word that it cannot write now is lost.
     drop(reporting);

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::limits;
 
 /// Serves until `stop`, then answers what has begun; whoever waits for that has a bound.
-pub(super) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
     let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
     builder.http1().timer(TokioTimer::new()).header_read_timeout(limits::INGEST_TIMEOUT);
     let (places, graceful) = (Arc::new(Semaphore::new(limits::INGEST_CONNECTIONS)), GracefulShutdown::new());
