@@ -5,6 +5,7 @@
 mod assign;
 mod registry;
 mod report;
+mod reviews;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -40,6 +41,7 @@ use crate::{
 };
 use registry::Registry;
 use report::Board;
+pub use reviews::Reviews;
 
 /// As jiff reads it.
 const DELETED_RETENTION: &str = "1h";

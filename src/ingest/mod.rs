@@ -1,5 +1,6 @@
 //! Events in: HTTP, bounded, answered 202 once what came is on disk.
 
+pub mod access;
 mod dead_letters;
 mod events;
 mod problem;
@@ -12,7 +13,7 @@ use axum::{
     Router,
     extract::State,
     http::StatusCode,
-    middleware::map_response,
+    middleware::{from_fn_with_state, map_response},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -20,9 +21,10 @@ use tower::limit::GlobalConcurrencyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 
 use crate::{api::v1alpha1::Events, clock::Clock, event::WebhookKey, limits, queue::Queue};
+use access::{Access, Reviewer};
 use problem::Refused;
 pub use server::serve;
-use target::Target;
+pub use target::Target;
 
 const EVENTS: &str = "/v1/namespaces/{namespace}/outboundwebhooks/{name}/events";
 const EVENTS_OF_NAMESPACE: &str = "/v1/namespaces/{namespace}/events";
@@ -69,7 +71,7 @@ pub struct Ingest<Q, W, C> {
     pub clock: C,
 }
 
-/// What is served.
+/// What is served to whoever reaches it: for loopback.
 pub fn router<Q: Queue, W: Webhooks, C: Clock>(ingest: Arc<Ingest<Q, W, C>>) -> Router {
     Router::new()
         .merge(events::routes())
@@ -80,6 +82,12 @@ pub fn router<Q: Queue, W: Webhooks, C: Clock>(ingest: Arc<Ingest<Q, W, C>>) -> 
         .route("/readyz", get(ready::<Q, W, C>))
         .layer(map_response(problem::of_any_error))
         .with_state(ingest)
+}
+
+/// The same for those whom Kubernetes lets, for everywhere else. The guard stands before all that a route does, the
+/// body of a request included.
+pub fn guarded<R: Reviewer, C: Clock>(routes: Router, access: Arc<Access<R, C>>) -> Router {
+    routes.layer(from_fn_with_state(access, access::guard))
 }
 
 async fn ready<Q: Queue, W: Webhooks, C: Clock>(State(ingest): State<Arc<Ingest<Q, W, C>>>) -> Response {

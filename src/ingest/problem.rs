@@ -13,6 +13,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::target::NoTarget;
 use crate::{
@@ -25,14 +26,14 @@ const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json"
 
 /// A sort of problem: its type and title are the same each time.
 #[derive(Clone, Copy, Debug)]
-struct Kind {
+pub(super) struct Kind {
     status: StatusCode,
     /// Ends the URN.
     name: &'static str,
     title: &'static str,
 }
 
-const fn kind(status: StatusCode, name: &'static str, title: &'static str) -> Kind {
+pub(super) const fn kind(status: StatusCode, name: &'static str, title: &'static str) -> Kind {
     Kind { status, name, title }
 }
 
@@ -62,32 +63,40 @@ struct Body {
     title: &'static str,
     status: u16,
     detail: String,
+    #[serde(flatten)]
+    more: Map<String, Value>,
 }
 
 impl Problem {
-    fn new(kind: Kind, detail: impl Into<String>) -> Self {
+    pub(super) fn new(kind: Kind, detail: impl Into<String>) -> Self {
         let Kind { status, name, title } = kind;
         Self::of(status, format!("urn:postrider:problem:{name}"), title, detail.into())
     }
 
     /// The status says it all.
-    fn of_status(status: StatusCode, detail: impl Into<String>) -> Self {
+    pub(super) fn of_status(status: StatusCode, detail: impl Into<String>) -> Self {
         let title = status.canonical_reason().unwrap_or("Error");
         Self::of(status, "about:blank".to_owned(), title, detail.into())
     }
 
     fn of(status: StatusCode, r#type: String, title: &'static str, detail: String) -> Self {
-        let body = Body { r#type, title, status: status.as_u16(), detail };
+        let body = Body { r#type, title, status: status.as_u16(), detail, more: Map::new() };
         Self { status, headers: HeaderMap::new(), body }
     }
 
     /// Worth another try after this time.
-    fn retry_after(self, seconds: u64) -> Self {
+    pub(super) fn retry_after(self, seconds: u64) -> Self {
         self.header(RETRY_AFTER, seconds.into())
     }
 
-    fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+    pub(super) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.insert(name, value);
+        self
+    }
+
+    /// A member of its own.
+    pub(super) fn with(mut self, name: &str, value: Value) -> Self {
+        self.body.more.insert(name.to_owned(), value);
         self
     }
 }

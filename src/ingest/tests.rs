@@ -8,7 +8,10 @@ use axum::{
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use super::*;
+use super::{
+    access::{Options, Right, Unavailable, User},
+    *,
+};
 use crate::{
     clock::SystemClock,
     queue::{Cause, Embedded, QueueError, Settlement},
@@ -45,6 +48,17 @@ impl Webhooks for Fixed {
     }
 }
 
+struct May(bool);
+
+impl Reviewer for May {
+    async fn whose(&self, token: &str) -> Result<Option<User>, Unavailable> {
+        Ok(Some(User { name: token.to_owned(), ..User::default() }))
+    }
+    async fn may(&self, _: &User, _: &Right) -> Result<bool, Unavailable> {
+        Ok(self.0)
+    }
+}
+
 fn takes(types: &[&str]) -> Takes {
     let types = types.iter().map(ToString::to_string).collect();
     Takes { events: Arc::new(Events { types }), ordered: false }
@@ -71,6 +85,14 @@ impl Scene {
         let webhooks = Arc::new(Fixed(known));
         let router = router(Arc::new(Ingest { queue: Arc::clone(&queue), webhooks, clock: SystemClock }));
         Self { queue, router, _directory: directory }
+    }
+
+    /// For senders that are all known, and may do this.
+    fn guarded(known: Known<Vec<(&'static str, Takes)>>, may: bool) -> Self {
+        let scene = Self::new(known);
+        let options = Options { token_audience: "postrider".into(), sender_rate: limits::SENDER_RATE };
+        let access = Arc::new(Access::new(May(may), SystemClock, &options));
+        Self { router: super::guarded(scene.router.clone(), access), ..scene }
     }
 
     async fn send(&self, request: Request<Body>) -> (StatusCode, HeaderMap, String) {
@@ -350,5 +372,26 @@ async fn every_error_is_a_problem() {
             headers.get(ALLOW).map(|allow| allow.to_str().unwrap()),
             (status == 405).then_some("POST,OPTIONS")
         );
+    }
+}
+
+#[tokio::test]
+async fn who_lacks_the_right_cannot_tell_what_there_is() {
+    let mut answers = Vec::new();
+    for known in [partner(), Known::No, Known::NotYet] {
+        let scene = Scene::guarded(known, false);
+        let request = Request::post(EVENTS).header("authorization", "Bearer app");
+        let answer = scene.send(request.body(Body::from("paid")).unwrap()).await;
+        assert_eq!((answer.0, scene.pending()), (StatusCode::FORBIDDEN, 0), "{}", answer.2);
+        answers.push(answer);
+    }
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+
+    let scene = Scene::guarded(partner(), true);
+    let request = Request::post(EVENTS).header("authorization", "Bearer app");
+    let (status, _, body) = scene.send(request.body(Body::from("paid")).unwrap()).await;
+    assert_eq!((status, scene.pending()), (StatusCode::ACCEPTED, 1), "{body}");
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(scene.json("GET", path).await.0, StatusCode::NOT_FOUND);
     }
 }
