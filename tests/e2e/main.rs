@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 #[macro_use]
 mod harness;
+mod access;
 mod authorization;
 mod controller;
 mod crd;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         crd::tests(),
         controller::tests(),
         delivery::tests(),
+        access::tests(),
         authorization::tests(),
         delivery_policy::tests(),
         egress::tests(),
