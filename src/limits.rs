@@ -121,8 +121,8 @@ pub const INGEST_TIMEOUT: Duration = Duration::from_secs(30);
 pub const INGEST_RETRY_AFTER_SECONDS: u64 = 5;
 /// Length of a namespace's name (a label, RFC 1123), bytes.
 pub const LABEL_BYTES: usize = 63;
-/// Length of another object's name (labels with dots between them), bytes.
-pub const NAME_BYTES: usize = 253;
+/// Length of a webhook's name (labels with dots between them), bytes: what its CustomResourceDefinition takes.
+pub const NAME_BYTES: usize = 230;
 
 // --- Who may send --------------------------------------------------------------------------------
 

@@ -244,8 +244,8 @@ async fn who_shows_no_token_is_told_how() {
 #[tokio::test]
 async fn odd_names_are_answered_before_any_review() {
     let scene = Scene::new();
-    let long = "x".repeat(64);
-    let longer = "x".repeat(254);
+    let long = "x".repeat(limits::LABEL_BYTES + 1);
+    let longer = "x".repeat(limits::NAME_BYTES + 1);
     for (namespace, name) in [
         ("..", "orders"),
         ("shop", ".."),
