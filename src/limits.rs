@@ -1,6 +1,6 @@
 //! Every bound of the program, named with its unit. Nothing here imports anything.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 // --- Keystores -----------------------------------------------------------------------------------
 
@@ -132,6 +132,10 @@ pub const INGEST_BODY_PAUSE: Duration = Duration::from_secs(10);
 pub const INGEST_ANSWER: Duration = Duration::from_secs(30);
 /// What a sender is told to wait when the queue is full, or a bound is exceeded, seconds.
 pub const INGEST_RETRY_AFTER_SECONDS: u64 = 5;
+/// Length of a namespace's name (a label, RFC 1123), bytes.
+pub const LABEL_BYTES: usize = 63;
+/// Length of a webhook's name (labels with dots between them), bytes: what its CustomResourceDefinition takes.
+pub const NAME_BYTES: usize = 230;
 /// Between two looks at a serving certificate that cannot be used: it may have become valid.
 pub const CERTIFICATE_LOOK: Duration = Duration::from_secs(10);
 
@@ -185,6 +189,36 @@ pub const HEALTH_CONNECTIONS: (usize, usize) = (128, 64);
 pub const HEALTH_CHECK: Duration = Duration::from_millis(800);
 /// A queue that has written something so recently is known to be writable; otherwise it has to show it.
 pub const QUEUE_PROVEN: Duration = Duration::from_secs(10);
+
+// --- Who may send --------------------------------------------------------------------------------
+
+/// A bearer token, bytes. A ServiceAccount's has about one KiB, one with many groups in it a few.
+pub const TOKEN_BYTES: usize = 8 * 1024;
+/// How long a grant counts, of a token or of a right; a token's own end may come earlier. What was taken back goes on
+/// for so long at most.
+pub const GRANT: Duration = Duration::from_mins(1);
+/// How long a refusal counts. Who has just been given a right waits for so long at most.
+pub const REFUSAL: Duration = Duration::from_secs(10);
+/// Tokens whose review is remembered.
+pub const REVIEWED_TOKENS: u64 = 10_000;
+/// Rights whose review is remembered, of all tokens together.
+pub const REVIEWED_RIGHTS: u64 = 20_000;
+/// Reviews at the API server at one time, of those who have been granted nothing before; and as many of those who
+/// have, so that a flood of tokens holds nobody up who is known.
+pub const REVIEWS_AT_ONCE: usize = 16;
+/// Reviews that are under way or wait for it, likewise; one more is answered 503.
+pub const REVIEWS: usize = 256;
+/// Time of one review, waiting for its turn included.
+pub const REVIEW_TIMEOUT: Duration = Duration::from_secs(5);
+/// The API server's answer to a review, bytes.
+pub const REVIEW_BYTES: usize = 1024 * 1024;
+/// What a sender is told to wait when there are too many reviews, seconds.
+pub const REVIEWS_RETRY_AFTER_SECONDS: u64 = 1;
+/// Requests of one sender (a user of the cluster) in a second, unless an option says otherwise; one more is
+/// answered 429.
+pub const SENDER_RATE: NonZeroU32 = NonZeroU32::new(1000).unwrap();
+/// Senders whose rates are measured at one time; one more is answered 429.
+pub const SENDERS: usize = 10_000;
 
 // --- Deliveries ----------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ mod certificate;
 mod health;
 mod registry;
 mod report;
+mod reviews;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -35,7 +36,7 @@ use crate::{
     egress::{self, Egress},
     event::WebhookKey,
     identity::{Slot, TRUSTED},
-    ingest::{self, Ingest, Secure},
+    ingest::{self, Ingest, Secure, access::Access},
     kubernetes, limits,
     queue::{Embedded, Expired, Queue as _, QueueError},
     server::{self, BindError},
@@ -44,6 +45,7 @@ use certificate::Published;
 use health::Read;
 use registry::Registry;
 use report::Board;
+pub use reviews::Reviews;
 
 /// What the dispatcher is told.
 #[derive(Args, Clone, Debug)]
@@ -125,10 +127,12 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
             let finding = serving.borrow().finding(SystemClock.now());
             std::future::ready(finding)
         });
+        let reviews = Reviews::new(client.clone(), options.ingest.access.token_audience.clone());
+        let access = Arc::new(Access::new(reviews, SystemClock, &options.ingest.access));
         secure = Some(Secure {
             listener,
             tls: published.tls.subscribe(),
-            routes: ingest::guarded(routes.clone()),
+            routes: ingest::guarded(routes.clone(), access),
         });
         tracing::info!(%address, secret = name, "serves over TLS");
         reporting.spawn(certificate::watch(client.clone(), namespace, name, SystemClock, published));

@@ -13,7 +13,7 @@ use axum::{
 use http_body_util::BodyExt as _;
 use tokio::time::timeout;
 
-use super::Refused;
+use super::problem::Refused;
 use crate::{
     limits,
     server::{Peer, Shares, Taken},

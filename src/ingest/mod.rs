@@ -3,34 +3,41 @@
 //! Two listeners have the same routes: a plain one for this machine alone, where nobody is asked who it is, and one
 //! over TLS for everybody else, where a guard stands before them.
 
+pub mod access;
 mod body;
 pub mod certificate;
 mod dead_letters;
 mod events;
 mod options;
+mod problem;
+mod target;
 
 use std::sync::Arc;
 
 use axum::{
-    Json, Router,
-    extract::rejection::BytesRejection,
-    http::{StatusCode, header::RETRY_AFTER},
-    middleware,
-    response::{IntoResponse, Response},
+    Router,
+    middleware::{from_fn_with_state, map_response},
 };
-use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::v1alpha1::Events,
     clock::Clock,
-    event::{WebhookKey, http},
+    event::WebhookKey,
     limits,
-    queue::{Queue, QueueError},
-    server::{self, Bounds, Over, Shares, Tls},
+    queue::Queue,
+    server::{self, Bounds, Shares, Tls},
 };
+use access::{Access, Reviewer};
 pub use options::{Options, OptionsError};
+use problem::Refused;
+pub use target::Target;
+
+const EVENTS: &str = "/v1/namespaces/{namespace}/outboundwebhooks/{name}/events";
+const EVENTS_OF_NAMESPACE: &str = "/v1/namespaces/{namespace}/events";
+const DEAD_LETTERS: &str = "/v1/namespaces/{namespace}/outboundwebhooks/{name}/deadletters";
+const REPLAY: &str = "/v1/namespaces/{namespace}/outboundwebhooks/{name}/deadletters/replay";
 
 /// Whether a webhook may be sent to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,19 +102,20 @@ pub(crate) async fn serve(
     tokio::join!(server::serve(plain, None, routes, Arc::clone(&bounds), stop.clone()), over_tls);
 }
 
-/// What is served over TLS: the one place where a guard is put before the routes. There is none yet, so nothing is
-/// let through.
-pub(crate) fn guarded(_routes: Router) -> Router {
-    Router::new().fallback(async || Refused::NoGuard)
-}
-
 /// What is served to whoever reaches it: for this machine alone.
 pub(crate) fn router<Q: Queue, W: Webhooks, C: Clock>(ingest: Arc<Ingest<Q, W, C>>) -> Router {
     Router::new()
         .merge(events::routes())
         .merge(dead_letters::routes())
-        .layer(middleware::from_fn_with_state(Shares::new(limits::INGEST_BODY_BYTES), body::whole))
+        .layer(from_fn_with_state(Shares::new(limits::INGEST_BODY_BYTES), body::whole))
+        .layer(map_response(problem::of_any_error))
         .with_state(ingest)
+}
+
+/// The same for those whom Kubernetes lets, for everywhere else. The guard stands before all that a route does, the
+/// body of a request included.
+pub(crate) fn guarded<R: Reviewer, C: Clock>(routes: Router, access: Arc<Access<R, C>>) -> Router {
+    routes.layer(from_fn_with_state(access, access::guard))
 }
 
 /// What a webhook takes, where there is one.
@@ -116,90 +124,6 @@ fn known(webhooks: &impl Webhooks, webhook: &WebhookKey) -> Result<Takes, Refuse
         Known::Yes(takes) => Ok(takes),
         Known::No => Err(Refused::NoSuchWebhook(webhook.clone())),
         Known::NotYet => Err(Refused::NotReady),
-    }
-}
-
-/// Why nothing was taken.
-#[derive(Debug, thiserror::Error)]
-enum Refused {
-    #[error("no OutboundWebhook {0}")]
-    NoSuchWebhook(WebhookKey),
-    #[error("the webhooks have not been read from the API server yet")]
-    NotReady,
-    #[error("{0}")]
-    Body(BytesRejection),
-    #[error("the body is larger than the limit of {} bytes", limits::EVENT_BYTES)]
-    TooLarge,
-    #[error("the body broke off, or is not what its headers say")]
-    BrokenBody,
-    #[error(
-        "the body did not come in {:?}, or paused for {:?}",
-        limits::INGEST_BODY,
-        limits::INGEST_BODY_PAUSE
-    )]
-    TooSlow,
-    #[error("there was no answer in {:?}; send it again", limits::INGEST_ANSWER)]
-    NoAnswer,
-    #[error("nobody can be asked here yet who may send")]
-    NoGuard,
-    #[error("too much is under way")]
-    Over(Over),
-    #[error("{0}")]
-    NotAnEvent(#[from] http::NotAnEvent),
-    #[error("{webhook} does not take events of type {event_type:?}: see spec.events.types")]
-    NotTaken { webhook: WebhookKey, event_type: String },
-    #[error("{0} webhooks take events of this request, together more than {limit} events or {bytes} bytes: send fewer at one time",
-            limit = limits::FAN_OUT_EVENTS, bytes = limits::FAN_OUT_BYTES)]
-    FansOutTooFar(usize),
-    #[error("{0}")]
-    Queue(#[from] QueueError),
-    #[error("ids: must be UUIDs with commas between them")]
-    NotAnId,
-    #[error("after and limit are for lists: choose by ids, reason and before")]
-    OfAList,
-    #[error("ids: must be at most {} at one time", limits::DEAD_IDS)]
-    TooManyIds,
-}
-
-impl IntoResponse for Refused {
-    fn into_response(self) -> Response {
-        let status = match &self {
-            Self::NoSuchWebhook(_) => StatusCode::NOT_FOUND,
-            Self::NotTaken { .. } => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::FansOutTooFar(_) | Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::NotAnEvent(_) | Self::BrokenBody | Self::NotAnId | Self::OfAList | Self::TooManyIds => {
-                StatusCode::BAD_REQUEST
-            }
-            Self::Body(rejection) => rejection.status(),
-            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::Over(over) => return over.told("bytes"),
-            Self::Queue(QueueError::Full) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Queue(QueueError::NoSpace) => StatusCode::INSUFFICIENT_STORAGE,
-            Self::NotReady | Self::NoAnswer | Self::NoGuard | Self::Queue(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-        };
-        let message = match (&self, status) {
-            (Self::Body(_), StatusCode::PAYLOAD_TOO_LARGE) => {
-                format!("the body is larger than the limit of {} bytes", limits::EVENT_BYTES)
-            }
-            // What is wrong with our disk is for our log.
-            (Self::Queue(error), _) if !matches!(error, QueueError::Full | QueueError::Closed) => {
-                tracing::error!(%error, "an event could not be kept");
-                "the event could not be kept; send it again".to_owned()
-            }
-            _ => self.to_string(),
-        };
-        let mut response = (status, Json(json!({ "error": message }))).into_response();
-        let again = [
-            StatusCode::TOO_MANY_REQUESTS,
-            StatusCode::SERVICE_UNAVAILABLE,
-            StatusCode::INSUFFICIENT_STORAGE,
-        ];
-        if again.contains(&status) {
-            response.headers_mut().insert(RETRY_AFTER, limits::INGEST_RETRY_AFTER_SECONDS.into());
-        }
-        response
     }
 }
 

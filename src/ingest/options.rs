@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use clap::Args;
 use jiff::SignedDuration;
 
+use super::access;
 use crate::kubernetes::TlsSecret;
 
 /// Where events are taken.
@@ -20,6 +21,9 @@ pub struct Options {
     /// The certificate for it
     #[command(flatten)]
     pub tls: TlsSecret,
+    /// Who may send there
+    #[command(flatten)]
+    pub access: access::Options,
     /// After SIGTERM, how long requests are still taken while /readyz fails already
     #[arg(long, env = "POSTRIDER_SHUTDOWN_DELAY", default_value = "0s", value_name = "DURATION")]
     pub shutdown_delay: SignedDuration,

@@ -15,7 +15,7 @@ type Limit = (usize, usize);
 
 /// A bound that is exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Over {
+pub enum Over {
     /// That of the peer: others go on.
     Peer,
     /// That of all.

@@ -42,7 +42,7 @@ tests![
 const SECRET: &str = "postrider-ingest-tls";
 
 /// Of a dispatcher that serves over TLS too.
-fn secure(namespace: &str) -> [String; 4] {
+pub(crate) fn secure(namespace: &str) -> [String; 4] {
     [
         "--secure-listen=127.0.0.1:0".into(),
         format!("--pod-namespace={namespace}"),
@@ -52,7 +52,7 @@ fn secure(namespace: &str) -> [String; 4] {
 }
 
 impl Scene {
-    async fn serves_with(&self, certificate: &Certificate) {
+    pub(crate) async fn serves_with(&self, certificate: &Certificate) {
         let (chain, key) = (certificate.chain_pem(), certificate.key_pem());
         self.namespace.serving_certificate(SECRET, &chain, &key).await;
     }
@@ -65,7 +65,7 @@ impl Scene {
     }
 }
 
-async fn secure_address(process: &Process) -> SocketAddr {
+pub(crate) async fn secure_address(process: &Process) -> SocketAddr {
     process.address("serves over TLS").await.parse().unwrap()
 }
 
@@ -98,7 +98,7 @@ async fn shown(address: SocketAddr) -> String {
 }
 
 /// A client that trusts the shared authority, with HTTP/2 where it is offered, or HTTP/1.1 alone.
-async fn client(http2: bool) -> reqwest::Client {
+pub(crate) async fn client(http2: bool) -> reqwest::Client {
     let roots = pki::certificates(&pki::shared().await.server_authority.root);
     let roots = roots.iter().map(|root| reqwest::Certificate::from_der(root).unwrap());
     let builder = reqwest::Client::builder().no_proxy().tls_certs_only(roots);

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 #[macro_use]
 mod harness;
+mod access;
 mod authorization;
 mod controller;
 mod crd;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         controller::tests(),
         lease::tests(),
         delivery::tests(),
+        access::tests(),
         authorization::tests(),
         delivery_policy::tests(),
         egress::tests(),

@@ -30,6 +30,7 @@ use crate::harness::{
     pki::{self, Keystore},
     process::{Process, Program},
     receiver::TO_RECEIVERS,
+    secrets,
 };
 
 static CONTROLLER: OnceCell<Process> = OnceCell::const_new();
@@ -229,7 +230,7 @@ pub(crate) fn condition<'a>(webhook: &'a OutboundWebhook, type_: &str) -> Option
 }
 
 /// A kubeconfig of a service account with the rights of `examples/rbac.yaml`: what is told there is enough.
-async fn kubeconfig_by_rbac(cluster: &Cluster, account: &'static str) -> PathBuf {
+pub(crate) async fn kubeconfig_by_rbac(cluster: &Cluster, account: &'static str) -> PathBuf {
     static MADE: Mutex<BTreeMap<(PathBuf, &str), PathBuf>> = Mutex::const_new(BTreeMap::new());
     let mut made = MADE.lock().await;
     let key = (cluster.kubeconfig().to_owned(), account);
@@ -247,9 +248,11 @@ async fn kubeconfig_by_rbac(cluster: &Cluster, account: &'static str) -> PathBuf
 pub(crate) async fn kubeconfig_of(cluster: &Cluster, namespace: &str, account: &str) -> PathBuf {
     let token =
         cluster.kubectl(["create", "token", account, "--namespace", namespace, "--duration", "2h"]).await;
+    let token = token.succeeded();
+    secrets::token(&format!("the token of the {account}"), &token);
     let config = cluster.kubectl(["config", "view", "--raw", "--minify", "--flatten", "-o", "json"]).await;
     let mut config: Value = serde_json::from_str(&config.succeeded()).unwrap();
-    config["users"][0]["user"] = json!({ "token": token.succeeded().trim() });
+    config["users"][0]["user"] = json!({ "token": token.trim() });
     let path = directory::unique(&format!("{account}.kubeconfig"));
     std::fs::write(&path, config.to_string()).unwrap();
     path

@@ -122,6 +122,17 @@ impl Cluster {
         self.kubectl_tool().args(arguments).run().await
     }
 
+    /// Runs a line as a person types it, to whom this cluster is the current one.
+    pub(crate) async fn typed(&self, line: &str) -> Output {
+        let kubectl = format!(
+            "kubectl() {{ {} --cache-dir {} \"$@\"; }}\n{line}",
+            self.kubectl.display(),
+            directory::of_run().join("kubectl-cache").display()
+        );
+        let kubeconfig = format!("KUBECONFIG={}", self.kubeconfig.display());
+        Tool::new("env").args([&kubeconfig, "sh", "-euc", &kubectl]).run().await
+    }
+
     /// Applies manifests as a person does.
     pub(crate) async fn apply(&self, manifests: &str) -> Output {
         self.kubectl_tool().args(["apply", "-f", "-"]).stdin(manifests).run().await
@@ -350,7 +361,7 @@ async fn build_programs() -> Result<(), String> {
     }
 }
 
-async fn client_of(path: &Path) -> Result<Client, String> {
+pub(crate) async fn client_of(path: &Path) -> Result<Client, String> {
     let explain = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let kubeconfig = Kubeconfig::read_from(path).map_err(|error| explain(&error))?;
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
