@@ -127,7 +127,9 @@ fn read(secret: Option<&Secret>, now: Timestamp) -> Result<Certificate, Unusable
 fn publish(published: &Published, secret: &str, usable: Result<Certificate, Unusable>) {
     match usable {
         Ok(Certificate { config, facts }) => {
-            let before = published.serving.borrow().clone();
+            let serving = Serving { facts: Some(facts.clone()), problem: None };
+            published.tls.send_replace(Some(config));
+            let before = published.serving.send_replace(serving);
             let shown = |facts: &Facts| facts.fingerprint_sha256.clone();
             if before.problem.is_some() || before.facts.as_ref().map(shown) != Some(shown(&facts)) {
                 tracing::info!(
@@ -139,8 +141,6 @@ fn publish(published: &Published, secret: &str, usable: Result<Certificate, Unus
                     "new connections are shown this certificate"
                 );
             }
-            published.tls.send_replace(Some(config));
-            published.serving.send_replace(Serving { facts: Some(facts), problem: None });
         }
         Err(unusable) => {
             let problem = format!("{secret}: {unusable}");
