@@ -64,7 +64,7 @@ impl Door {
         let queue = tempfile::tempdir().unwrap();
         // What asks the API server says all that it can, for it handles tokens, too.
         let dispatcher = Program::postrider("dispatcher")
-            .args(["--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0", "--queue"])
+            .args(["--listen=127.0.0.1:0", "--queue"])
             .args([queue.path()])
             .args(secure(scene.namespace.name()))
             .env("KUBECONFIG", kubeconfig_by_rbac(cluster, "dispatcher").await)
