@@ -1,4 +1,4 @@
-//! Senders of events, and of what else is asked over plain HTTP: each on one connection that it keeps.
+//! Senders of events, and of what else is asked over HTTP: each on one connection that it keeps.
 
 use std::{
     net::SocketAddr,
@@ -10,27 +10,62 @@ use std::{
 };
 
 use axum::body::Bytes;
-use http::{Method, Request, StatusCode, header::HOST};
+use http::{
+    HeaderValue, Method, Request, StatusCode,
+    header::{AUTHORIZATION, HOST},
+};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, task::JoinSet, time::interval_at};
+use rustls::pki_types::ServerName;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    task::JoinSet,
+    time::interval_at,
+};
+use tokio_rustls::TlsConnector;
 
 use crate::event;
 
+/// What a sender needs where not everybody is let in.
+pub(crate) struct Door {
+    pub(crate) tls: TlsConnector,
+    /// Value of the header Authorization.
+    pub(crate) authorization: HeaderValue,
+}
+
 /// A connection.
-pub(crate) struct Sender(SendRequest<Full<Bytes>>);
+pub(crate) struct Sender {
+    connection: SendRequest<Full<Bytes>>,
+    authorization: Option<HeaderValue>,
+}
 
 impl Sender {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
+        Self::connect_through(address, None).await
+    }
+
+    async fn connect_through(address: SocketAddr, door: Option<&Door>) -> Self {
         let stream = TcpStream::connect(address)
             .await
             .unwrap_or_else(|error| panic!("no connection to {address}: {error}"));
         stream.set_nodelay(true).expect("an option that every TCP socket has");
+        let Some(door) = door else { return Self::over(stream, None).await };
+        let name = ServerName::try_from("localhost").expect("a name");
+        let stream = door.tls.connect(name, stream).await;
+        let stream = stream.unwrap_or_else(|error| panic!("no handshake with {address}: {error}"));
+        Self::over(stream, Some(door.authorization.clone())).await
+    }
+
+    async fn over(
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        authorization: Option<HeaderValue>,
+    ) -> Self {
         let (sender, connection) =
             handshake(TokioIo::new(stream)).await.expect("nothing is said in a handshake");
         tokio::spawn(connection);
-        Self(sender)
+        Self { connection: sender, authorization }
     }
 
     pub(crate) async fn send(
@@ -38,11 +73,14 @@ impl Sender {
         request: http::request::Builder,
         body: impl Into<Bytes>,
     ) -> (StatusCode, Bytes) {
-        let request =
-            request.header(HOST, "localhost").body(Full::new(body.into())).expect("a valid request");
-        self.0.ready().await.expect("the connection stays");
+        let mut request = request.header(HOST, "localhost");
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        let request = request.body(Full::new(body.into())).expect("a valid request");
+        self.connection.ready().await.expect("the connection stays");
         let response =
-            self.0.send_request(request).await.unwrap_or_else(|error| panic!("no answer: {error}"));
+            self.connection.send_request(request).await.unwrap_or_else(|error| panic!("no answer: {error}"));
         let status = response.status();
         let body =
             response.into_body().collect().await.unwrap_or_else(|error| panic!("half an answer: {error}"));
@@ -63,6 +101,8 @@ impl Sender {
 pub(crate) struct Paths {
     pub(crate) address: SocketAddr,
     pub(crate) paths: Arc<[String]>,
+    /// Where it is over TLS.
+    pub(crate) door: Option<Arc<Door>>,
 }
 
 /// What senders did.
@@ -88,7 +128,7 @@ async fn send(paths: &Paths, at_once: usize, time: Duration, per_second: Option<
     let every = per_second.map(|rate| Duration::from_secs_f64(at_once as f64 / rate));
     let mut senders = Vec::new();
     for _ in 0..at_once {
-        senders.push(Sender::connect(paths.address).await);
+        senders.push(Sender::connect_through(paths.address, paths.door.as_deref()).await);
     }
     let (next, from) = (Arc::new(AtomicUsize::new(0)), event::now());
     let start = Instant::now();

@@ -14,7 +14,9 @@ use kube::{
     core::Resource as _,
 };
 use postrider::api::v1alpha1::{ENDPOINT_ANNOTATION, OutboundWebhook};
+use rustls::{ClientConfig, RootCertStore};
 use serde_json::json;
+use tokio_rustls::TlsConnector;
 
 use crate::{
     harness::{
@@ -26,7 +28,7 @@ use crate::{
     },
     receiver::Receiver,
     scene::Scene,
-    sender::Paths,
+    sender::{Door, Paths},
 };
 
 /// Objects that are written at one time.
@@ -126,16 +128,38 @@ impl Stage {
     }
 
     /// Starts a dispatcher that serves over TLS too; returns where.
-    pub(crate) async fn secure_dispatcher(&self) -> (Dispatcher, SocketAddr) {
+    pub(crate) async fn secure_dispatcher(&self, arguments: &[&str]) -> (Dispatcher, SocketAddr) {
         const SECRET: &str = "postrider-ingest-tls";
         let (namespace, server) = (&self.namespace, &pki::shared().await.server);
         namespace.serving_certificate(SECRET, &server.chain_pem(), &server.key_pem()).await;
         let own = format!("--pod-namespace={}", namespace.name());
-        let arguments = ["--secure-listen=127.0.0.1:0", &own, "--tls-secret", SECRET];
+        let secure = ["--secure-listen=127.0.0.1:0", &own, "--tls-secret", SECRET];
+        let arguments = [&secure, arguments].concat();
         let (process, url) =
             programs::start_dispatcher_with(&self.cluster, namespace.name(), &self.queue, &arguments).await;
         let secure = process.address("serves over TLS").await;
         (Dispatcher { process, url }, secure.parse().expect("an address with a port"))
+    }
+
+    /// What a sender has that may send to all webhooks of the namespace.
+    pub(crate) async fn door(&self) -> Arc<Door> {
+        let (namespace, who) = (&self.namespace, format!("--serviceaccount={}:app", self.namespace.name()));
+        let resource = "--resource=outboundwebhooks.postrider.dev/events";
+        for arguments in [
+            ["create", "serviceaccount", "app"].as_slice(),
+            &["create", "role", "sender", "--verb=create", resource],
+            &["create", "rolebinding", "sender", "--role=sender", &who],
+        ] {
+            namespace.kubectl(arguments).await.succeeded();
+        }
+        let token =
+            namespace.kubectl(["create", "token", "app", "--audience=postrider", "--duration=1h"]).await;
+        let authorization = format!("Bearer {}", token.succeeded().trim());
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(pki::certificates(&pki::shared().await.server_authority.root));
+        let tls = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let authorization = authorization.parse().expect("a token is ASCII");
+        Arc::new(Door { tls: TlsConnector::from(Arc::new(tls)), authorization })
     }
 
     /// Starts a dispatcher, which goes on with the queue; it is ready when this returns.
@@ -169,6 +193,7 @@ impl Dispatcher {
         Paths {
             address: address.parse().expect("an address with a port"),
             paths: names.into_iter().map(path).collect(),
+            door: None,
         }
     }
 

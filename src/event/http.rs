@@ -24,6 +24,19 @@ const PARTITION_KEY: &str = "partitionkey";
 const STRUCTURED: &str = "application/cloudevents+json";
 const BATCH: &str = "application/cloudevents-batch+json";
 
+/// Attributes whose values are strings, also in JSON. Those of other extensions may be numbers and booleans.
+const STRINGS: [&str; 9] = [
+    "specversion",
+    "id",
+    "source",
+    "type",
+    "datacontenttype",
+    "dataschema",
+    "subject",
+    "time",
+    PARTITION_KEY,
+];
+
 /// Section 3.1.3.2: space, double quote, percent, and what is not printable ASCII.
 const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
 
@@ -158,7 +171,9 @@ fn structured(mut fields: Fields<'_>) -> Result<(BTreeMap<String, String>, Bytes
     for (name, value) in fields.into_iter().filter(|(_, value)| present(value)) {
         let value = match serde_json::from_str(value.get()) {
             Ok(Value::String(text)) => text,
-            Ok(Value::Bool(_) | Value::Number(_)) => value.get().to_owned(),
+            Ok(Value::Bool(_) | Value::Number(_)) if !STRINGS.contains(&name.as_str()) => {
+                value.get().to_owned()
+            }
             _ => return Err(NotAnEvent::Value(name)),
         };
         attributes.insert(name, value);
@@ -198,12 +213,18 @@ fn wrap(
     source: &str,
     now: Timestamp,
 ) -> Result<BTreeMap<String, String>, NotAnEvent> {
-    let event_type = headers.get(EVENT_TYPE_HEADER).map(|value| header_text("type", value)).transpose()?;
+    // As it stands: this is no header of the CloudEvents binding, with its escapes.
+    let event_type = match headers.get(EVENT_TYPE_HEADER).filter(|value| !value.is_empty()) {
+        Some(value) => {
+            std::str::from_utf8(value.as_bytes()).map_err(|_| NotAnEvent::Value("type".to_owned()))?
+        }
+        None => DEFAULT_EVENT_TYPE,
+    };
     Ok([
         ("specversion", "1.0".to_owned()),
         ("id", id.to_string()),
         ("source", source.to_owned()),
-        ("type", event_type.unwrap_or_else(|| DEFAULT_EVENT_TYPE.to_owned())),
+        ("type", event_type.to_owned()),
         ("time", now.to_string()),
         ("datacontenttype", content_type.unwrap_or("application/octet-stream").to_owned()),
     ]
@@ -220,6 +241,9 @@ fn check(attributes: &BTreeMap<String, String>) -> Result<(), NotAnEvent> {
     if attributes["specversion"] != "1.0" {
         return Err(NotAnEvent::Version(attributes["specversion"].clone()));
     }
+    if attributes.get("time").is_some_and(|time| time.parse::<Timestamp>().is_err()) {
+        return Err(NotAnEvent::Value("time".to_owned()));
+    }
     if attributes.len() > limits::EVENT_ATTRIBUTES {
         return Err(NotAnEvent::Limit(limits::EVENT_ATTRIBUTES, "names"));
     }
@@ -232,7 +256,7 @@ fn check(attributes: &BTreeMap<String, String>) -> Result<(), NotAnEvent> {
             return Err(NotAnEvent::Name(name.clone()));
         }
         // Goes out unescaped, as Content-Type.
-        if name == "datacontenttype" && HeaderValue::from_str(value).is_err() {
+        if name == "datacontenttype" && !value.bytes().all(|b| b == b' ' || b.is_ascii_graphic()) {
             return Err(NotAnEvent::Value(name.clone()));
         }
     }
@@ -297,6 +321,9 @@ mod tests {
         assert_eq!(event(r#""datacontenttype":"text/plain","data":"x""#).unwrap().body, b"x"[..]);
         assert_eq!(event(r#""data_base64":"AP8=""#).unwrap().body, [0, 255][..]);
         assert_eq!(event(r#""n":1,"b":true"#).unwrap().attributes["n"], "1");
+        let odd = event(r#""datacontenttype":"text/plain\u0084","data":"x""#);
+        assert_eq!(odd.unwrap_err(), NotAnEvent::Value("datacontenttype".into()));
+        assert_eq!(event(r#""subject":1"#).unwrap_err(), NotAnEvent::Value("subject".into()));
         assert_eq!(event(r#""data_base64":"?""#).unwrap_err(), NotAnEvent::Base64);
         assert_eq!(event(r#""nested":{}"#).unwrap_err(), NotAnEvent::Value("nested".into()));
     }
@@ -328,6 +355,16 @@ mod tests {
     }
 
     #[test]
+    fn the_type_of_what_is_no_cloudevent_is_taken_as_it_stands() {
+        let event_type = |value| {
+            read_all(&[("postrider-event-type", value)], "x")
+                .map(|mut e| e.remove(0).attributes["type"].clone())
+        };
+        assert_eq!(event_type("100%20é").unwrap(), "100%20é");
+        assert_eq!(event_type("").unwrap(), DEFAULT_EVENT_TYPE);
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         let with = |change: (&'static str, &str)| {
             let pairs: Vec<_> = BINARY.into_iter().filter(|(n, _)| *n != change.0).chain([change]).collect();
@@ -335,6 +372,7 @@ mod tests {
         };
         assert_eq!(with(("ce-type", "")), NotAnEvent::Missing("type"));
         assert_eq!(with(("ce-specversion", "0.3")), NotAnEvent::Version("0.3".into()));
+        assert_eq!(with(("ce-time", "yesterday")), NotAnEvent::Value("time".into()));
         assert_eq!(with(("ce-my-name", "x")), NotAnEvent::Name("my-name".into()));
         assert_eq!(with(("ce-subject", "%ff")), NotAnEvent::Value("subject".into()));
         let long = "x".repeat(limits::EVENT_ATTRIBUTE_BYTES);

@@ -38,7 +38,7 @@ struct Which {
     /// Of a list: what comes after this place.
     after: Option<Sequence>,
     /// Of a list: so many.
-    limit: Option<usize>,
+    limit: Option<u16>,
 }
 
 impl Which {
@@ -127,7 +127,7 @@ async fn list<Q: Queue, W: Webhooks, C: Clock>(
 ) -> Result<Json<List>, Refused> {
     known(&*ingest.webhooks, &webhook)?;
     let Query(which) = which?;
-    let limit = which.limit.unwrap_or(limits::CLAIM_EVENTS).clamp(1, limits::CLAIM_EVENTS);
+    let limit = which.limit.map_or(limits::CLAIM_EVENTS, usize::from).clamp(1, limits::CLAIM_EVENTS);
     let letters = ingest.queue.dead(&webhook, which.filter()?, which.after.unwrap_or(0), limit).await?;
     let next = letters.last().map(|letter| letter.sequence);
     Ok(Json(List { items: letters.into_iter().map(Item::from).collect(), next }))

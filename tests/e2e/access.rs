@@ -146,7 +146,7 @@ fn registered(token: &str) -> String {
 }
 
 /// A new account that may send to all webhooks of the namespace, and its token.
-async fn sender(namespace: &Namespace, name: &str) -> String {
+pub(crate) async fn sender(namespace: &Namespace, name: &str) -> String {
     account(namespace, name).await;
     let who = format!("--serviceaccount={}:{name}", namespace.name());
     let role = "--clusterrole=postrider-sender";

@@ -5,17 +5,20 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use serde_json::{Value, json};
 
 use crate::{
+    access::sender,
     harness::{
         cluster::Cluster,
         directory, pki,
         receiver::{Received, Receiver},
         tool::Tool,
     },
+    ingest_server::secure_address,
     scene::{Scene, active},
 };
 
 tests![
     sdks_of_other_languages_and_curl_send_as_they_are,
+    the_same_send_over_tls_as_themselves,
     an_event_for_a_namespace_goes_to_the_webhooks_that_take_its_type,
     an_event_that_comes_again_after_a_kill_is_stored_once,
     what_a_sender_forges_goes_no_further,
@@ -45,22 +48,39 @@ fn by_id(requests: &[Received]) -> BTreeMap<&str, &Received> {
     requests.iter().map(|request| (request.header("ce-id"), request)).collect()
 }
 
-async fn sdks_of_other_languages_and_curl_send_as_they_are(cluster: Arc<Cluster>) {
-    let (scene, receiver) = (Scene::new(cluster).await, Receiver::start().await);
-    webhook(&scene, "shop", &receiver, json!({})).await;
-    let dispatcher = scene.dispatcher().await;
-    let url = dispatcher.url_of("shop").await;
+/// What senders are given: where to send, and, for the secure listener, whom to trust and who they are.
+struct Address {
+    url: String,
+    ca: Option<PathBuf>,
+    token: Option<String>,
+}
 
-    Tool::new(python().await).args([senders("send.py")]).args([&url]).succeed().await;
+/// All of them send.
+async fn send(address: &Address) {
+    let Address { url, ca, token } = address;
+    let variables = |tool: Tool| {
+        let tool = ca.iter().fold(tool, |tool, ca| tool.env("CA", ca));
+        token.iter().fold(tool, |tool, token| tool.env("TOKEN", token))
+    };
+    variables(Tool::new(python().await).args([senders("send.py")]).args([url])).succeed().await;
     let go = directory::unique("send-go");
     let build = Tool::new("go").current_dir(senders("go")).args(["build", "-o"]).args([&go]).args(["."]);
     build.succeed().await;
-    Tool::new(&go).args([&url]).succeed().await;
+    variables(Tool::new(&go).args([url])).succeed().await;
     let curl = ["--fail-with-body", "--silent", "--show-error", "--json", r#"{"mode":"curl"}"#];
-    Tool::new("curl").args(curl).args(["--header", "postrider-event-type: order.paid", &url]).succeed().await;
+    let mut curl = Tool::new("curl").args(curl).args(["--header", "postrider-event-type: order.paid", url]);
+    if let Some(ca) = ca {
+        curl = curl.arg("--cacert", ca);
+    }
+    if let Some(token) = token {
+        curl = curl.arg("--oauth2-bearer", token);
+    }
+    curl.succeed().await;
+}
 
-    let requests = receiver.wait_for(6).await;
-    let requests = by_id(&requests);
+async fn all_of_them_arrive(receiver: &Receiver) {
+    let requests = receiver.wait_for(7).await;
+    let found = by_id(&requests);
     for (id, source) in [
         ("python-binary", "/senders/python"),
         ("python-structured", "/senders/python"),
@@ -69,7 +89,7 @@ async fn sdks_of_other_languages_and_curl_send_as_they_are(cluster: Arc<Cluster>
         ("go-batch-1", "/senders/go"),
         ("go-batch-2", "/senders/go"),
     ] {
-        let request = requests.get(id).unwrap_or_else(|| panic!("no {id} in {:?}", requests.keys()));
+        let request = found.get(id).unwrap_or_else(|| panic!("no {id} in {:?}", found.keys()));
         assert_eq!((request.header("ce-source"), request.header("ce-type")), (source, "order.paid"));
         assert_eq!(request.header("ce-subject"), "Zo%C3%AB's%20order,%20100%20%25", "{id}");
         assert!(request.header("content-type").starts_with("application/json"), "{id}");
@@ -77,9 +97,35 @@ async fn sdks_of_other_languages_and_curl_send_as_they_are(cluster: Arc<Cluster>
         assert_eq!(body["price"], "12,50 €", "{id}");
         assert_eq!(body["mode"], id.split_once('-').unwrap().1);
     }
-    let all = receiver.wait_for(7).await;
-    let curl = all.iter().find(|request| request.body == r#"{"mode":"curl"}"#).expect("sent by curl");
+    let curl = requests.iter().find(|request| request.body == r#"{"mode":"curl"}"#).expect("sent by curl");
     assert_eq!((curl.header("ce-type"), curl.header("content-type")), ("order.paid", "application/json"));
+}
+
+async fn sdks_of_other_languages_and_curl_send_as_they_are(cluster: Arc<Cluster>) {
+    let (scene, receiver) = (Scene::new(cluster).await, Receiver::start().await);
+    webhook(&scene, "shop", &receiver, json!({})).await;
+    let dispatcher = scene.dispatcher().await;
+    send(&Address { url: dispatcher.url_of("shop").await, ca: None, token: None }).await;
+    all_of_them_arrive(&receiver).await;
+}
+
+/// An application of the namespace, with the token of its own ServiceAccount.
+async fn the_same_send_over_tls_as_themselves(cluster: Arc<Cluster>) {
+    let (scene, receiver) = (Scene::new(cluster).await, Receiver::start().await);
+    webhook(&scene, "shop", &receiver, json!({})).await;
+    let shared = pki::shared().await;
+    scene.serves_with(&shared.server).await;
+    let dispatcher = scene.secure_dispatcher(&[]).await;
+    let plain = dispatcher.url_of("shop").await;
+    let port = secure_address(&dispatcher.process).await.port();
+    dispatcher.process.line_with(&shared.server.facts.fingerprint_sha256).await;
+    let ca = directory::unique("ca.crt");
+    std::fs::write(&ca, shared.server_authority.root_pem()).unwrap();
+    let path = plain.split_once("/v1/").unwrap().1;
+    let url = format!("https://localhost:{port}/v1/{path}");
+    let token = Some(sender(&scene.namespace, "app").await);
+    send(&Address { url, ca: Some(ca), token }).await;
+    all_of_them_arrive(&receiver).await;
 }
 
 async fn an_event_for_a_namespace_goes_to_the_webhooks_that_take_its_type(cluster: Arc<Cluster>) {
@@ -224,6 +270,9 @@ names = {{ values = ["shop"] }}
 [generation]
 database = "none"
 max-examples = 60
+
+[phases.stateful.generation]
+max-examples = 10
 "#
     )
 }

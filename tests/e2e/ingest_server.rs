@@ -57,7 +57,7 @@ impl Scene {
         self.namespace.serving_certificate(SECRET, &chain, &key).await;
     }
 
-    async fn secure_dispatcher(&self, arguments: &[&str]) -> Dispatcher {
+    pub(crate) async fn secure_dispatcher(&self, arguments: &[&str]) -> Dispatcher {
         let secure = secure(self.namespace.name());
         let mut all: Vec<_> = TO_RECEIVERS.iter().copied().chain(arguments.iter().copied()).collect();
         all.extend(secure.iter().map(String::as_str));

@@ -20,7 +20,7 @@ const BAD: usize = 2000;
 
 pub(super) async fn run(cluster: &Arc<Cluster>, model: &Model, scale: &Scale) -> [Row; 1] {
     let stage = Stage::new(cluster, model, [HELD.to_owned()], |_| Kind::Suspended).await;
-    let (dispatcher, secure) = stage.secure_dispatcher().await;
+    let (dispatcher, secure) = stage.secure_dispatcher(&[]).await;
     let paths = dispatcher.paths_of(HELD);
     let mut rounds = Vec::new();
     for n in 0..scale.rounds {

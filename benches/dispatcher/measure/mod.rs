@@ -16,6 +16,7 @@ mod fairness;
 mod full;
 mod latency;
 mod many;
+mod secure;
 
 /// Senders that saturate the dispatcher.
 const SENDERS: usize = 64;
@@ -74,6 +75,7 @@ impl fmt::Display for Scale {
 pub(crate) enum Section {
     Costs,
     Crowd,
+    Secure,
     Many,
     Fairness,
     Full,
@@ -87,6 +89,9 @@ pub(crate) async fn run(cluster: &Arc<Cluster>, scale: &Scale, only: Option<Sect
     let mut rows = Vec::new();
     if is_wanted(Section::Costs) {
         rows.extend(costs::run(cluster, &model, &receiver, scale).await);
+    }
+    if is_wanted(Section::Secure) {
+        rows.extend(secure::run(cluster, &model, scale).await);
     }
     if is_wanted(Section::Crowd) {
         rows.extend(crowd::run(cluster, &model, scale).await);

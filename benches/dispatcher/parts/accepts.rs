@@ -34,5 +34,5 @@ pub(crate) async fn start() -> (Process, Paths) {
     let process = Program::new("accepts", parts::program()).args(["accepts"]).start();
     let address =
         process.find_line("the address", |line| line.strip_prefix("listening ")?.parse().ok()).await;
-    (process, Paths { address, paths: ["/events".to_owned()].into() })
+    (process, Paths { address, paths: ["/events".to_owned()].into(), door: None })
 }

@@ -16,6 +16,7 @@ use super::context;
 pub(crate) struct Tool {
     program: OsString,
     arguments: Vec<OsString>,
+    environment: Vec<(String, OsString)>,
     directory: Option<PathBuf>,
     stdin: Vec<u8>,
 }
@@ -34,6 +35,7 @@ impl Tool {
         Self {
             program: program.as_ref().to_owned(),
             arguments: Vec::new(),
+            environment: Vec::new(),
             directory: None,
             stdin: Vec::new(),
         }
@@ -47,6 +49,11 @@ impl Tool {
     /// Adds an option and its value.
     pub(crate) fn arg(self, option: &str, value: impl AsRef<OsStr>) -> Self {
         self.args([OsStr::new(option), value.as_ref()])
+    }
+
+    pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.environment.push((name.to_owned(), value.as_ref().to_owned()));
+        self
     }
 
     pub(crate) fn current_dir(mut self, directory: impl Into<PathBuf>) -> Self {
@@ -78,7 +85,8 @@ impl Tool {
         let command = self.line();
         let program = self.program.to_string_lossy().into_owned();
         let mut builder = Command::new(&self.program);
-        builder.args(&self.arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        builder.args(&self.arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
+        builder.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         if let Some(directory) = &self.directory {
             builder.current_dir(directory);
         }
