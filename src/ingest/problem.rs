@@ -195,10 +195,9 @@ impl From<Refused> for Problem {
             Refused::TooSlow => Self::of_status(StatusCode::REQUEST_TIMEOUT, refused.to_string()),
             Refused::Over(Over::Peer) => again_by_status(StatusCode::TOO_MANY_REQUESTS, refused.to_string()),
             Refused::Over(Over::All) => again_by_status(StatusCode::SERVICE_UNAVAILABLE, refused.to_string()),
-            Refused::NoAnswer => again(NOT_KEPT, refused.to_string()),
             Refused::NotReady => again(NOT_READY, refused.to_string()),
             Refused::Queue(QueueError::Full) => again(QUEUE_FULL, refused.to_string()),
-            Refused::Queue(QueueError::Closed) => again(NOT_KEPT, refused.to_string()),
+            Refused::NoAnswer | Refused::Queue(QueueError::Closed) => again(NOT_KEPT, refused.to_string()),
             // What is wrong with our disk is for our log.
             Refused::Queue(error) => {
                 tracing::error!(%error, "an event could not be kept");
