@@ -81,6 +81,12 @@ pub struct Message {
 }
 
 impl Message {
+    /// Its attributes and its data.
+    pub fn bytes(&self) -> usize {
+        let attributes = self.attributes.iter().map(|(name, value)| name.len() + value.len());
+        attributes.sum::<usize>() + self.body.len()
+    }
+
     /// The CloudEvents type.
     pub fn event_type(&self) -> &str {
         self.attributes.get("type").map(String::as_str).unwrap_or_default()
