@@ -83,8 +83,7 @@ pub struct Message {
 impl Message {
     /// Its attributes and its data.
     pub fn bytes(&self) -> usize {
-        let attributes = self.attributes.iter().map(|(name, value)| name.len() + value.len());
-        attributes.sum::<usize>() + self.body.len()
+        bytes_of(&self.attributes) + self.body.len()
     }
 
     /// The CloudEvents type.
@@ -243,6 +242,11 @@ fn wrap(
     .into())
 }
 
+/// Names and values.
+fn bytes_of(attributes: &BTreeMap<String, String>) -> usize {
+    attributes.iter().map(|(name, value)| name.len() + value.len()).sum()
+}
+
 fn check(attributes: &BTreeMap<String, String>) -> Result<(), NotAnEvent> {
     for name in ["specversion", "id", "source", "type"] {
         if attributes.get(name).is_none_or(String::is_empty) {
@@ -258,8 +262,7 @@ fn check(attributes: &BTreeMap<String, String>) -> Result<(), NotAnEvent> {
     if attributes.len() > limits::EVENT_ATTRIBUTES {
         return Err(NotAnEvent::Limit(limits::EVENT_ATTRIBUTES, "names"));
     }
-    let bytes: usize = attributes.iter().map(|(name, value)| name.len() + value.len()).sum();
-    if bytes > limits::EVENT_ATTRIBUTE_BYTES {
+    if bytes_of(attributes) > limits::EVENT_ATTRIBUTE_BYTES {
         return Err(NotAnEvent::Limit(limits::EVENT_ATTRIBUTE_BYTES, "bytes"));
     }
     for (name, value) in attributes {

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{DEAD_LETTERS, Ingest, REPLAY, Webhooks, known, problem::Refused};
+use super::{DEAD_LETTERS, Ingest, REPLAY, Shared, Webhooks, known, problem::Refused};
 use crate::{
     clock::Clock,
     event::WebhookKey,
@@ -117,8 +117,6 @@ impl From<DeadLetter> for Item {
 struct Count {
     count: u64,
 }
-
-type Shared<Q, W, C> = State<Arc<Ingest<Q, W, C>>>;
 
 async fn list<Q: Queue, W: Webhooks, C: Clock>(
     State(ingest): Shared<Q, W, C>,

@@ -14,10 +14,10 @@ use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{EVENTS, EVENTS_OF_NAMESPACE, Ingest, Known, Target, Webhooks, known, problem::Refused};
+use super::{EVENTS, EVENTS_OF_NAMESPACE, Ingest, Known, Shared, Target, Webhooks, known, problem::Refused};
 use crate::{
     clock::Clock,
-    event::{WebhookKey, http},
+    event::{Event, WebhookKey, http},
     limits,
     queue::Queue,
 };
@@ -27,8 +27,6 @@ pub(super) fn routes<Q: Queue, W: Webhooks, C: Clock>() -> Router<Arc<Ingest<Q, 
     let all = post(to_all::<Q, W, C>).options(validate);
     Router::new().route(EVENTS, one).route(EVENTS_OF_NAMESPACE, all)
 }
-
-type Shared<Q, W, C> = State<Arc<Ingest<Q, W, C>>>;
 
 async fn to_one<Q: Queue, W: Webhooks, C: Clock>(
     State(ingest): Shared<Q, W, C>,
@@ -47,7 +45,7 @@ async fn to_one<Q: Queue, W: Webhooks, C: Clock>(
     }
     let to = |message: http::Message| message.into_event(webhook.clone(), takes.ordered, now);
     let events: Vec<_> = messages.into_iter().map(to).collect();
-    let ids = if events.is_empty() { Vec::new() } else { ingest.queue.append(events).await? };
+    let ids = keep(&*ingest.queue, events).await?;
     Ok((StatusCode::ACCEPTED, Json(json!({ "ids": ids }))).into_response())
 }
 
@@ -76,8 +74,9 @@ async fn to_all<Q: Queue, W: Webhooks, C: Clock>(
     // Bounded by what it comes to, before any of it is made.
     let (mut takers, mut bytes) = (Vec::new(), 0);
     for message in &messages {
+        let of_each = message.bytes();
         for (webhook, takes) in webhooks.iter().filter(|(_, takes)| takes.events.take(message.event_type())) {
-            bytes += message.bytes();
+            bytes += of_each;
             if bytes > limits::FAN_OUT_BYTES || takers.len() == limits::FAN_OUT_EVENTS {
                 return Err(Refused::FansOutTooFar(webhooks.len()));
             }
@@ -89,9 +88,14 @@ async fn to_all<Q: Queue, W: Webhooks, C: Clock>(
         .map(|(message, webhook, ordered)| message.to_event(webhook.clone(), ordered, now))
         .collect();
     let names: Vec<_> = events.iter().map(|event| event.webhook.name.clone()).collect();
-    let ids = if events.is_empty() { Vec::new() } else { ingest.queue.append(events).await? };
+    let ids = keep(&*ingest.queue, events).await?;
     let taken: Vec<_> = names.into_iter().zip(ids).map(|(webhook, id)| Taken { webhook, id }).collect();
     Ok((StatusCode::ACCEPTED, Json(json!({ "events": taken }))).into_response())
+}
+
+/// Their ids, once they are on disk; where there are none, nothing is waited for.
+async fn keep(queue: &impl Queue, events: Vec<Event>) -> Result<Vec<Uuid>, Refused> {
+    if events.is_empty() { Ok(Vec::new()) } else { Ok(queue.append(events).await?) }
 }
 
 const REQUEST_ORIGIN: HeaderName = HeaderName::from_static("webhook-request-origin");

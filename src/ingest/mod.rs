@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use axum::{
     Router,
+    extract::State,
     middleware::{from_fn_with_state, map_response},
 };
 use tokio::net::TcpListener;
@@ -76,6 +77,9 @@ pub struct Ingest<Q, W, C> {
     /// The time of acceptance.
     pub clock: C,
 }
+
+/// How a handler has it.
+type Shared<Q, W, C> = State<Arc<Ingest<Q, W, C>>>;
 
 /// The listener for senders anywhere.
 pub(crate) struct Secure {

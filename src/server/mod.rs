@@ -5,6 +5,7 @@
 
 mod activity;
 mod bounds;
+pub(crate) mod problem;
 
 use std::{
     convert::Infallible,
@@ -14,12 +15,9 @@ use std::{
 };
 
 use axum::{
-    Json, Router,
+    Router,
     body::{Body, Bytes, HttpBody},
-    http::{
-        HeaderValue, Request, Response, StatusCode, Version,
-        header::{CONTENT_TYPE, HOST, RETRY_AFTER},
-    },
+    http::{Request, Response, StatusCode, Version, header::HOST},
     response::IntoResponse as _,
 };
 use http_body_util::BodyExt as _;
@@ -34,7 +32,6 @@ use hyper_util::{
 };
 use rustix::process::{Resource, getrlimit, setrlimit};
 use rustls::ServerConfig;
-use serde_json::json;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -49,6 +46,7 @@ use tower::Service as _;
 use crate::limits;
 use activity::{Activity, Overdue};
 pub(crate) use bounds::{Bounds, Over, Shares, Taken};
+use problem::Problem;
 
 /// What HTTP over TLS is negotiated by (RFC 7301), in the order in which it is preferred.
 pub(crate) const ALPN: [&[u8]; 2] = [HTTP2, b"http/1.1"];
@@ -251,7 +249,7 @@ impl Sender {
         let exchange = self.activity.begin();
         let admitted = self.admit(&request);
         let response = match admitted {
-            Err(refused) => refused.into_response(),
+            Err(refused) => Problem::from(refused).into_response(),
             // The place is free again with the answer: a sender that does not take it holds its connection alone.
             Ok(_place) => {
                 request.extensions_mut().insert(Peer(self.peer));
@@ -310,46 +308,32 @@ enum Refused {
     Over(Over),
 }
 
-impl Refused {
-    fn into_response(self) -> axum::response::Response {
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
         let bytes = limits::HTTP_TARGET_BYTES;
-        match self {
-            Self::Target => told(
+        match refused {
+            Refused::Target => Self::of_status(
                 StatusCode::URI_TOO_LONG,
-                &format!("path and query are longer than the limit of {bytes} bytes"),
+                format!("path and query are longer than the limit of {bytes} bytes"),
             ),
-            Self::Host => told(StatusCode::BAD_REQUEST, "exactly one Host header is needed"),
-            Self::Over(over) => over.told("requests"),
+            Refused::Host => Self::of_status(StatusCode::BAD_REQUEST, "exactly one Host header is needed"),
+            Refused::Over(Over::Peer) => {
+                Over::Peer.problem("your address has too many requests under way; send it again")
+            }
+            Refused::Over(Over::All) => Over::All.problem("too many requests are under way; send it again"),
         }
     }
 }
 
 impl Over {
-    /// As an answer.
-    pub(crate) fn told(self, what: &str) -> axum::response::Response {
-        let mut response = match self {
-            Self::Peer => told(
-                StatusCode::TOO_MANY_REQUESTS,
-                &format!("your address has too many {what} under way; send it again"),
-            ),
-            Self::All => told(
-                StatusCode::SERVICE_UNAVAILABLE,
-                &format!("too many {what} are under way; send it again"),
-            ),
+    /// What a sender is told: not now.
+    pub(crate) fn problem(self, detail: impl Into<String>) -> Problem {
+        let status = match self {
+            Self::Peer => StatusCode::TOO_MANY_REQUESTS,
+            Self::All => StatusCode::SERVICE_UNAVAILABLE,
         };
-        response.headers_mut().insert(RETRY_AFTER, limits::INGEST_RETRY_AFTER_SECONDS.into());
-        response
+        Problem::of_status(status, detail).retry_after(limits::INGEST_RETRY_AFTER_SECONDS)
     }
-}
-
-/// RFC 9457.
-fn told(status: StatusCode, detail: &str) -> axum::response::Response {
-    let title = status.canonical_reason().unwrap_or_default();
-    let problem =
-        json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail });
-    let mut response = (status, Json(problem)).into_response();
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    response
 }
 
 #[cfg(test)]

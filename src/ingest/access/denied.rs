@@ -10,8 +10,9 @@ use serde_json::json;
 
 use super::{Right, Unavailable};
 use crate::{
-    ingest::problem::{Kind, Problem, Refused, kind},
+    ingest::problem::Refused,
     limits,
+    server::problem::{Kind, Problem, kind},
 };
 
 const NOT_AUTHENTICATED: Kind =

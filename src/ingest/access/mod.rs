@@ -26,8 +26,8 @@ use governor::{
     clock::{Clock as _, DefaultClock},
 };
 
-use super::{problem::Problem, target::Target};
-use crate::{clock::Clock, limits};
+use super::target::Target;
+use crate::{clock::Clock, limits, server::problem::Problem};
 use answers::Answers;
 use denied::Denied;
 use rights::Rule;
