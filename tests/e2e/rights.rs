@@ -11,7 +11,7 @@ use k8s_openapi::api::{
     rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject},
 };
 use kube::{
-    Api, ResourceExt as _,
+    Api,
     api::{ListParams, ObjectMeta, Patch, PatchParams},
 };
 use serde::Deserialize;
@@ -265,7 +265,7 @@ async fn every_right_is_used_and_none_is_missing(_: Arc<Cluster>) {
     scene.ready("bare").await;
     mtls_is_removed(&scene, "bare").await;
 
-    the_authority_is_replaced(&cluster).await;
+    what_is_damaged_is_repaired(&cluster).await;
     let unused = balance(&cluster).await;
     assert!(unused.is_empty(), "granted, and not needed: {unused:#?}");
 }
@@ -275,9 +275,9 @@ async fn sent_with_a_token(scene: &Scene, dispatcher: &Dispatcher) {
     let token = scene.namespace.kubectl(["create", "token", "default", "--audience=postrider"]).await;
     let token = token.succeeded();
     secrets::token("the token of a sender", &token);
-    let authority = Api::<ConfigMap>::namespaced(scene.cluster().client(), RELEASE);
-    let authority = authority.get("postrider-ingest-ca").await.unwrap().data.unwrap();
-    let roots = reqwest::Certificate::from_pem_bundle(authority["ca.crt"].as_bytes()).unwrap();
+    let bundles = Api::<ConfigMap>::namespaced(scene.cluster().client(), RELEASE);
+    let bundle = bundles.get("postrider-ingest-ca").await.unwrap().data.unwrap();
+    let roots = reqwest::Certificate::from_pem_bundle(bundle["ca.crt"].as_bytes()).unwrap();
     let client = reqwest::Client::builder().no_proxy().tls_certs_only(roots).build().unwrap();
     let port = secure_address(&dispatcher.process).await.port();
     let namespace = scene.namespace.name();
@@ -286,15 +286,19 @@ async fn sent_with_a_token(scene: &Scene, dispatcher: &Dispatcher) {
     assert_eq!(response.status(), 403);
 }
 
-/// With it all that it has signed, and what senders are told.
-async fn the_authority_is_replaced(cluster: &Cluster) {
+/// What somebody has damaged is made again: the authority, with what senders are told of it, and the leaf.
+async fn what_is_damaged_is_repaired(cluster: &Cluster) {
+    const AUTHORITY: &str = "postrider-ingest-ca";
     let secrets = Api::<Secret>::namespaced(cluster.client(), RELEASE);
-    let leaf = secrets.get("postrider-ingest-tls").await.unwrap().resource_version();
-    let damaged = json!({ "stringData": { "tls.key": "x" } });
-    secrets.patch("postrider-ingest-ca", &PatchParams::default(), &Patch::Merge(damaged)).await.unwrap();
-    let what = "a leaf of another authority";
-    eventually::object(&secrets, "postrider-ingest-tls", what, |secret| secret.resource_version() != leaf)
-        .await;
+    let bundles = Api::<ConfigMap>::namespaced(cluster.client(), RELEASE);
+    let bundle = bundles.get(AUTHORITY).await.unwrap().data;
+    for name in [AUTHORITY, "postrider-ingest-tls"] {
+        let damaged = json!({ "stringData": { "tls.key": "x" } });
+        secrets.patch(name, &PatchParams::default(), &Patch::Merge(damaged)).await.unwrap();
+        let is_repaired = |secret: &Secret| secret.data.as_ref().unwrap()["tls.key"].0 != b"x";
+        eventually::object(&secrets, name, "a key", is_repaired).await;
+    }
+    eventually::object(&bundles, AUTHORITY, "another authority", |is| is.data != bundle).await;
 }
 
 async fn one_namespace_is_served_without_a_right_in_the_cluster(_: Arc<Cluster>) {
