@@ -119,21 +119,21 @@ async fn granted(cluster: &Cluster, program: &str) -> Vec<Granted> {
         subjects.is_some_and(|subjects| subjects.iter().any(wanted))
     };
     let client = cluster.client();
-    let mut roles: Vec<(RoleRef, Option<String>)> = Vec::new();
+    let mut bound: Vec<(RoleRef, Option<String>)> = Vec::new();
     for binding in list(Api::<ClusterRoleBinding>::all(client.clone())).await {
         if is_subject(binding.subjects) {
-            roles.push((binding.role_ref, None));
+            bound.push((binding.role_ref, None));
         }
     }
     for RoleBinding { metadata: ObjectMeta { namespace, .. }, role_ref, subjects } in
         list(Api::<RoleBinding>::all(client.clone())).await
     {
         if is_subject(subjects) {
-            roles.push((role_ref, namespace));
+            bound.push((role_ref, namespace));
         }
     }
-    let mut granted = Vec::new();
-    for (role, namespace) in roles {
+    let mut all = Vec::new();
+    for (role, namespace) in bound {
         let rules = if role.kind == "ClusterRole" {
             Api::<ClusterRole>::all(client.clone()).get(&role.name).await.unwrap().rules
         } else {
@@ -141,9 +141,9 @@ async fn granted(cluster: &Cluster, program: &str) -> Vec<Granted> {
             Api::<Role>::namespaced(client.clone(), namespace).get(&role.name).await.unwrap().rules
         };
         let rules = rules.unwrap_or_default().into_iter();
-        granted.extend(rules.map(|rule| Granted { rule, namespace: namespace.clone() }));
+        all.extend(rules.map(|rule| Granted { rule, namespace: namespace.clone() }));
     }
-    granted
+    all
 }
 
 /// Each right of the rule that nothing in the log needed: verb, resource and name.
