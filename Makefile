@@ -1,4 +1,4 @@
-.PHONY: demo test prove-rotation bench soak lint crds ci help
+.PHONY: demo test prove-rotation bench soak lint crds chart-lint chart-readme ci help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,9 +32,19 @@ lint: ## formatting, clippy, generated files
 	cargo clippy --all-targets -- -D warnings
 	cargo clippy --test prove_rotation --test soak -- -D warnings # not among all: they are no part of make test
 	cargo run --quiet -- crd | diff crds/outboundwebhooks.yaml - # otherwise: make crds
+	diff crds/outboundwebhooks.yaml charts/postrider/files/outboundwebhooks.yaml # likewise
 
-crds: ## write crds/ anew from the types
+crds: ## write crds/ and the chart's copy anew from the types
 	cargo run --quiet -- crd > crds/outboundwebhooks.yaml
+	cp crds/outboundwebhooks.yaml charts/postrider/files/
 
-ci: ## lint, test, demo and prove-rotation, in turn, with times
+chart-lint: ## the chart: helm lint, Kubernetes' schemas, its tests, generated files
+	@tests/require go python3
+	tests/tools/chart-lint
+
+chart-readme: ## write the chart's README anew from its values
+	tests/tools/chart-readme > charts/postrider/README.md.new
+	mv charts/postrider/README.md.new charts/postrider/README.md
+
+ci: ## lint, chart-lint, test, demo and prove-rotation, in turn, with times
 	.ci/run
