@@ -1,4 +1,4 @@
-.PHONY: demo test prove-rotation bench soak lint crds ci help
+.PHONY: demo test prove-rotation bench soak lint deny crds ci help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,8 +33,12 @@ lint: ## formatting, clippy, generated files
 	cargo clippy --test prove_rotation --test soak -- -D warnings # not among all: they are no part of make test
 	cargo run --quiet -- crd | diff crds/outboundwebhooks.yaml - # otherwise: make crds
 
+deny: ## licences, bans, sources and known advisories of the dependencies
+	@tests/require cargo python3
+	tests/deny
+
 crds: ## write crds/ anew from the types
 	cargo run --quiet -- crd > crds/outboundwebhooks.yaml
 
-ci: ## lint, test, demo and prove-rotation, in turn, with times
+ci: ## lint, deny, test, demo and prove-rotation, in turn, with times
 	.ci/run
