@@ -1,4 +1,4 @@
-.PHONY: demo test prove-rotation bench soak lint deny crds ci help
+.PHONY: demo test prove-rotation bench soak image lint deny crds ci help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,10 @@ soak: ## that nothing is lost and nothing grows for as long as you like (MINUTES
 	@tests/require cargo go cc openssl
 	tests/cluster/build >/dev/null
 	cargo test --test soak -- --minutes '$(or $(MINUTES),30)' $(if $(SEED),--seed '$(SEED)')
+
+image: ## the container image of this checkout, as an archive (NAME=… names it)
+	@tests/require cargo go cc git python3
+	image/build $(NAME)
 
 lint: ## formatting, clippy, generated files
 	cargo fmt --check
