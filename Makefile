@@ -8,7 +8,7 @@ demo: ## from kubectl apply to an event delivered over mTLS (KEEP=1 stays up, CL
 	@CLUSTER='$(CLUSTER)' KEEP='$(KEEP)' examples/demo
 
 test: ## units, and tests against a real API server
-	@tests/require cargo go cc openssl keytool java python3
+	@tests/require cargo go cc openssl keytool java python3 curl
 	tests/cluster/build >/dev/null
 	cargo test
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use clap::Args;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Api, Client, Resource, core::NamespaceResourceScope, runtime::utils::Backoff};
@@ -13,6 +14,32 @@ use crate::{
     identity::fingerprint,
     limits,
 };
+
+/// Name of the Secret of the authority that signs serving certificates, and of the ConfigMap with its certificate.
+pub(crate) const SERVING_AUTHORITY: &str = "postrider-ingest-ca";
+
+/// The Secret with the serving certificate of the secure listener. The dispatcher serves it; the controller makes it,
+/// where it is told to. The same for both.
+#[derive(Args, Clone, Debug)]
+#[group(id = "tls-secret")]
+pub struct TlsSecret {
+    /// Secret (kubernetes.io/tls) with the serving certificate, in the namespace of the Pod
+    #[arg(
+        long,
+        env = "POSTRIDER_TLS_SECRET",
+        default_value = "postrider-ingest-tls",
+        value_name = "NAME",
+        value_parser = of_leaf
+    )]
+    pub tls_secret: String,
+    /// Namespace of the Pod
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAME")]
+    pub pod_namespace: Option<String>,
+}
+
+fn of_leaf(name: &str) -> Result<String, &'static str> {
+    if name == SERVING_AUTHORITY { Err("that is the Secret of the authority") } else { Ok(name.to_owned()) }
+}
 
 /// An API for one namespace, or for all.
 pub(crate) fn scoped<K>(client: &Client, namespace: Option<&str>) -> Api<K>

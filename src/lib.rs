@@ -18,6 +18,7 @@ pub mod limits;
 pub mod probe;
 pub mod queue;
 pub mod rotation;
+mod server;
 pub mod telemetry;
 
 /// How requests call themselves.

@@ -1,6 +1,6 @@
 //! Every bound of the program, named with its unit. Nothing here imports anything.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 // --- Keystores -----------------------------------------------------------------------------------
 
@@ -89,6 +89,9 @@ pub const CLAIM_BYTES: usize = 1024 * 1024;
 pub const DEAD_IDS: usize = 100;
 /// How long an event that was given up is kept.
 pub const DEAD_KEPT: Duration = Duration::from_hours(30 * 24);
+/// How long the events of a deleted webhook wait for its return, unless the dispatcher is told otherwise; as jiff
+/// reads it.
+pub const DELETED_RETENTION: &str = "1h";
 /// Events of deleted webhooks, or that were given up long ago, which are dropped in one commit.
 pub const EXPIRED_AT_ONCE: usize = 1000;
 /// Between two looks for what has expired.
@@ -111,14 +114,111 @@ pub const QUEUE_RETRY: Duration = Duration::from_secs(1);
 
 // --- Ingest --------------------------------------------------------------------------------------
 
-/// Requests that are served at one time; the next one waits.
-pub const INGEST_REQUESTS: usize = 256;
-/// Connections of senders; the next one waits.
-pub const INGEST_CONNECTIONS: usize = 1024;
-/// Time for a sender to send the head of a request, and again for the rest and our answer.
-pub const INGEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// What a sender is told to wait when the queue is full, seconds.
+/// Connections of senders, in all and of one peer, which is an IP address. Where there is no place left in all, the
+/// peer that has the most gives one up.
+pub const INGEST_CONNECTIONS: (usize, usize) = (4096, 512);
+/// TLS handshakes under way, in all and of one peer; one more is closed.
+pub const INGEST_HANDSHAKES: (usize, usize) = (2048, 256);
+/// Requests under way, in all and of one peer: one more is answered 503, or 429.
+pub const INGEST_REQUESTS: (usize, usize) = (4096, 512);
+/// What has come of the bodies of requests under way, bytes, in all and of one peer: what does not fit is answered
+/// 503, or 429.
+pub const INGEST_BODY_BYTES: (usize, usize) = (256 * 1024 * 1024, 64 * 1024 * 1024);
+/// Time for a body to come, and longest pause in it; past them it is answered 408.
+pub const INGEST_BODY: Duration = Duration::from_secs(30);
+/// See [`INGEST_BODY`].
+pub const INGEST_BODY_PAUSE: Duration = Duration::from_secs(10);
+/// Time for our answer once the body is there; past it 503 is the answer.
+pub const INGEST_ANSWER: Duration = Duration::from_secs(30);
+/// What a sender is told to wait when the queue is full, or a bound is exceeded, seconds.
 pub const INGEST_RETRY_AFTER_SECONDS: u64 = 5;
+/// Length of a namespace's name (a label, RFC 1123), bytes.
+pub const LABEL_BYTES: usize = 63;
+/// Length of a webhook's name (labels with dots between them), bytes: what its CustomResourceDefinition takes.
+pub const NAME_BYTES: usize = 230;
+/// Between two looks at a serving certificate that cannot be used: it may have become valid.
+pub const CERTIFICATE_LOOK: Duration = Duration::from_secs(10);
+
+// --- Every HTTP server ---------------------------------------------------------------------------
+
+/// Time for a TLS handshake.
+pub const TLS_HANDSHAKE: Duration = Duration::from_secs(10);
+/// Time for the head of a request: from the opening of the connection, or from its first byte.
+pub const HTTP_HEAD: Duration = Duration::from_secs(10);
+/// Time after which a connection without requests is closed. Those of senders' own pools close sooner as a rule (Go:
+/// 90 s), and so are not closed while a request is on its way.
+pub const HTTP_IDLE: Duration = Duration::from_mins(2);
+/// Time from the head of a request to the last byte of its answer that is taken: a sender that does not read is no
+/// longer waited for.
+pub const HTTP_EXCHANGE: Duration = Duration::from_secs(75);
+/// Time for the sender to take what is left of an answer once its connection has been told to end.
+pub const HTTP_LAST: Duration = Duration::from_secs(5);
+/// Between two looks at these times.
+pub const HTTP_LOOK: Duration = Duration::from_secs(1);
+/// Head of a request, bytes: more than the attributes of an event may have, and a token.
+pub const HTTP_HEAD_BYTES: u32 = 32 * 1024;
+/// Headers of a request.
+pub const HTTP_HEADERS: usize = 128;
+/// Path and query of a request, bytes.
+pub const HTTP_TARGET_BYTES: usize = 8 * 1024;
+/// What is read ahead of a connection, or waits to be written to it, bytes.
+pub const HTTP_BUFFER_BYTES: usize = 64 * 1024;
+/// Requests under way on one HTTP/2 connection.
+pub const HTTP2_STREAMS: u32 = 128;
+/// What may be on its way of one body and of all bodies on one HTTP/2 connection, bytes.
+pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+/// See [`HTTP2_STREAM_WINDOW_BYTES`].
+pub const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// Streams of one HTTP/2 connection that were reset and not yet forgotten, by the sender or because of it: one more
+/// ends the connection (rapid reset, CVE-2023-44487).
+pub const HTTP2_RESET_STREAMS: usize = 64;
+/// Between two pings on an HTTP/2 connection.
+pub const HTTP2_PING: Duration = Duration::from_secs(30);
+/// Time for a ping to be answered.
+pub const HTTP2_PONG: Duration = Duration::from_secs(10);
+/// Delay after a connection could not be accepted.
+pub const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+/// Connections that are closed because of a bound are told of once in this time.
+pub const CLOSED_TOLD: Duration = Duration::from_secs(10);
+
+// --- Health --------------------------------------------------------------------------------------
+
+/// Connections to the address where health is told, in all and of one peer; requests likewise.
+pub const HEALTH_CONNECTIONS: (usize, usize) = (128, 64);
+/// Time for one check: a kubelet waits a second for all of them, if it is not told otherwise.
+pub const HEALTH_CHECK: Duration = Duration::from_millis(800);
+/// A queue that has written something so recently is known to be writable; otherwise it has to show it.
+pub const QUEUE_PROVEN: Duration = Duration::from_secs(10);
+
+// --- Who may send --------------------------------------------------------------------------------
+
+/// A bearer token, bytes. A ServiceAccount's has about one KiB, one with many groups in it a few.
+pub const TOKEN_BYTES: usize = 8 * 1024;
+/// How long a grant counts, of a token or of a right; a token's own end may come earlier. What was taken back goes on
+/// for so long at most.
+pub const GRANT: Duration = Duration::from_mins(1);
+/// How long a refusal counts. Who has just been given a right waits for so long at most.
+pub const REFUSAL: Duration = Duration::from_secs(10);
+/// Tokens whose review is remembered.
+pub const REVIEWED_TOKENS: u64 = 10_000;
+/// Rights whose review is remembered, of all tokens together.
+pub const REVIEWED_RIGHTS: u64 = 20_000;
+/// Reviews at the API server at one time, of those who have been granted nothing before; and as many of those who
+/// have, so that a flood of tokens holds nobody up who is known.
+pub const REVIEWS_AT_ONCE: usize = 16;
+/// Reviews that are under way or wait for it, likewise; one more is answered 503.
+pub const REVIEWS: usize = 256;
+/// Time of one review, waiting for its turn included.
+pub const REVIEW_TIMEOUT: Duration = Duration::from_secs(5);
+/// The API server's answer to a review, bytes.
+pub const REVIEW_BYTES: usize = 1024 * 1024;
+/// What a sender is told to wait when there are too many reviews, seconds.
+pub const REVIEWS_RETRY_AFTER_SECONDS: u64 = 1;
+/// Requests of one sender (a user of the cluster) in a second, unless an option says otherwise; one more is
+/// answered 429.
+pub const SENDER_RATE: NonZeroU32 = NonZeroU32::new(1000).unwrap();
+/// Senders whose rates are measured at one time; one more is answered 429.
+pub const SENDERS: usize = 10_000;
 
 // --- Deliveries ----------------------------------------------------------------------------------
 
@@ -244,8 +344,38 @@ pub const STATUS_WRITES_AT_ONCE: usize = 8;
 /// A refusal of one webhook's certificate is told once in this time.
 pub const REFUSAL_TOLD: Duration = Duration::from_secs(10);
 
+// --- The serving certificate --------------------------------------------------------------------
+
+/// Life of the authority that signs serving certificates.
+pub const SERVING_AUTHORITY_LIFE: Duration = Duration::from_hours(3 * 365 * 24);
+/// Life of a serving certificate; it never outlives its authority.
+pub const SERVING_LIFE: Duration = Duration::from_hours(90 * 24);
+/// Both are valid from so long before they are made: not every sender's clock is right.
+pub const SERVING_CLOCK_SKEW: Duration = Duration::from_mins(5);
+/// A successor follows when this part of a life is over.
+pub const SERVING_RENEWED: (i32, i32) = (2, 3);
+/// A certificate of an authority that was lost waits for the new authority to be known to senders, but no longer
+/// than until this part of its life is over.
+pub const SERVING_KEPT: (i32, i32) = (9, 10);
+/// How long an authority is published before it signs. The kubelet carries a ConfigMap into a Pod within two
+/// minutes; an application that reads it only at its start has this long to be restarted.
+pub const SERVING_AUTHORITY_PUBLISHED: Duration = Duration::from_hours(7 * 24);
+/// Authorities that sign no more and are still published; of more, the oldest goes.
+pub const SERVING_AUTHORITIES_RETIRED: usize = 4;
+/// Writes of the objects of the serving certificate in a minute: somebody else may change them again and again.
+pub const SERVING_WRITES_PER_MINUTE: u32 = 30;
+
 // --- Kubernetes ----------------------------------------------------------------------------------
 
+/// How long another controller waits for one that has gone without a word, seconds.
+pub const LEASE_SECONDS: u64 = 15;
+/// So long before it would run out the Lease is renewed, seconds.
+pub const LEASE_GRACE_SECONDS: u64 = 5;
+/// Time for a request of the Lease, so that one that hangs fails within the grace, and work has ended before the
+/// Lease runs out.
+pub const LEASE_REQUEST: Duration = Duration::from_secs(2);
+/// Delay before a Lease that could not be had is asked for again: first and longest.
+pub const LEASE_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 /// Webhooks that are reconciled at one time.
 pub const RECONCILES_AT_ONCE: u16 = 16;
 /// Delay after a reconcile that failed because of the API server: first and longest.
@@ -256,5 +386,7 @@ pub const WATCH_RETRY: (Duration, Duration) = (Duration::from_millis(200), Durat
 pub const RECONCILE: Duration = Duration::from_mins(1);
 /// Longest wait without looking again: watches are not known to miss anything, and this is the net below.
 pub const LONGEST_REQUEUE: Duration = Duration::from_hours(1);
-/// Time from SIGTERM to the end, for all that is under way; a Pod gets 30 s.
+/// Time to the end for all that is under way, from SIGTERM and the delay that was asked for; a Pod gets 30 s.
 pub const SHUTDOWN: Duration = Duration::from_secs(25);
+/// Time for senders to come to an end, within that of [`SHUTDOWN`].
+pub const HTTP_DRAIN: Duration = Duration::from_secs(20);

@@ -1,6 +1,6 @@
 //! The operator's program.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 use postrider::{api::v1alpha1, controller, dispatcher, inspect, limits, telemetry};
@@ -54,11 +54,12 @@ fn main() -> ExitCode {
         Command::Keystore(Keystore::Inspect(options)) => return inspect::run(&options),
         Command::Controller(options) => {
             telemetry::init(arguments.log_format, &arguments.log);
-            serve(async |client, stop| Ok(controller::run(client, options, stop).await?))
+            serve(Duration::ZERO, async |client, stop| Ok(controller::run(client, options, stop).await?))
         }
         Command::Dispatcher(options) => {
             telemetry::init(arguments.log_format, &arguments.log);
-            serve(async |client, stop| Ok(dispatcher::run(client, options, stop).await?))
+            let delay = Duration::try_from(options.ingest.shutdown_delay).unwrap_or_default();
+            serve(delay, async |client, stop| Ok(dispatcher::run(client, options, stop).await?))
         }
     };
     match result {
@@ -75,8 +76,10 @@ fn print_crd() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Runs a program with a client of the API server until SIGTERM or SIGINT, and then for a while at most.
+/// Runs a program with a client of the API server until SIGTERM or SIGINT, and then for a while at most, beside the
+/// delay that it was told.
 fn serve(
+    delay: Duration,
     run: impl AsyncFnOnce(kube::Client, CancellationToken) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     // kube asks the process for its provider.
@@ -90,7 +93,7 @@ fn serve(
             .map_err(|error| format!("no Kubernetes cluster: {error}; set KUBECONFIG or run in a Pod"))?;
         let overdue = async {
             stop.cancelled().await;
-            tokio::time::sleep(limits::SHUTDOWN).await;
+            tokio::time::sleep(delay + limits::SHUTDOWN).await;
         };
         tokio::select! {
             result = run(client, stop.clone()) => result?,

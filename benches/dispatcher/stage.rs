@@ -4,7 +4,7 @@
 //! its objects under other names. So it is not there while anything is measured, and a thousand connection
 //! tests need not be waited for.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use futures::{StreamExt as _, stream};
 use k8s_openapi::api::core::v1::Secret;
@@ -123,6 +123,19 @@ impl Stage {
 
     pub(crate) fn queue(&self) -> &std::path::Path {
         &self.queue
+    }
+
+    /// Starts a dispatcher that serves over TLS too; returns where.
+    pub(crate) async fn secure_dispatcher(&self) -> (Dispatcher, SocketAddr) {
+        const SECRET: &str = "postrider-ingest-tls";
+        let (namespace, server) = (&self.namespace, &pki::shared().await.server);
+        namespace.serving_certificate(SECRET, &server.chain_pem(), &server.key_pem()).await;
+        let own = format!("--pod-namespace={}", namespace.name());
+        let arguments = ["--secure-listen=127.0.0.1:0", &own, "--tls-secret", SECRET];
+        let (process, url) =
+            programs::start_dispatcher_with(&self.cluster, namespace.name(), &self.queue, &arguments).await;
+        let secure = process.address("serves over TLS").await;
+        (Dispatcher { process, url }, secure.parse().expect("an address with a port"))
     }
 
     /// Starts a dispatcher, which goes on with the queue; it is ready when this returns.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Client, Resource as _,
     runtime::events::{Event, EventType, Recorder, Reporter},
@@ -15,7 +16,7 @@ use crate::{
     rotation::{Because, Step},
 };
 
-/// Says what happened to webhooks.
+/// Says what happened.
 pub(super) struct Story(Recorder);
 
 impl Story {
@@ -34,9 +35,14 @@ impl Story {
     ) {
         let tests = tests.iter().map(|test| of_test(test, names));
         for event in tests.chain(steps.iter().map(|step| of_step(step, names))) {
-            if let Err(error) = self.0.publish(&event, &webhook.object_ref(&())).await {
-                tracing::warn!(%error, reason = event.reason, note = event.note, "an Event could not be written");
-            }
+            self.publish(&event, &webhook.object_ref(&())).await;
+        }
+    }
+
+    /// Writes one Event.
+    pub(super) async fn publish(&self, event: &Event, about: &ObjectReference) {
+        if let Err(error) = self.0.publish(event, about).await {
+            tracing::warn!(%error, reason = event.reason, note = event.note, "an Event could not be written");
         }
     }
 }
@@ -60,9 +66,15 @@ impl Names {
     }
 }
 
-/// `about` is the certificate. It stands in the action because the recorder takes Events of one reason and
+/// `about` is the certificate, or what else is one of a kind. It stands in the action because the recorder takes Events of one reason and
 /// action for repetitions of the first, and would show that one's note for all.
-fn event(type_: EventType, reason: &str, action: &str, about: &str, note: impl AsRef<str>) -> Event {
+pub(super) fn event(
+    type_: EventType,
+    reason: &str,
+    action: &str,
+    about: &str,
+    note: impl AsRef<str>,
+) -> Event {
     // The API takes actions of up to 128 characters.
     let action = format!("{action} {about:.60}");
     let note = note_of(note.as_ref());

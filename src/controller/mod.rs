@@ -3,19 +3,24 @@
 //! [`fetch`] what the webhook names, its [`credentials`] too → [`load`] the keystores → [`rotation`] of the slots →
 //! [`publish`] the identities Secret → tell the story in [`events`] → publish the certificates → start the
 //! tests that are due ([`probing`]) → [`status`].
+//!
+//! Beside that it makes the [`serving`] certificate of the dispatcher's secure listener, where it is told to.
 
 mod credentials;
 mod events;
 mod fetch;
+mod lease;
 mod load;
 mod probing;
 mod publish;
+mod serving;
 mod status;
 mod watch;
 
 use std::{
     borrow::Cow,
     collections::HashMap,
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -24,7 +29,7 @@ use clap::{Args, ValueEnum};
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use kube::{Client, ResourceExt as _, runtime::controller::Action};
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use events::{Names, Story};
@@ -39,9 +44,11 @@ use crate::{
     egress::{self, Egress},
     event::WebhookKey,
     identity::{Identity, Slots},
-    kubernetes::key,
+    kubernetes::{TlsSecret, key},
     limits,
     rotation::{self, Found, Known, Promotion},
+    server::{self, BindError},
+    telemetry::health::Health,
 };
 
 /// The name under which the controller owns fields.
@@ -56,9 +63,35 @@ pub struct Options {
     /// Where mTLS may be asked for
     #[arg(long, env = "POSTRIDER_MTLS_AVAILABILITY", value_enum, ignore_case = true, default_value_t)]
     pub mtls_availability: Availability,
+    /// Where /livez and /readyz are
+    #[arg(long, env = "POSTRIDER_METRICS_LISTEN", default_value = "127.0.0.1:8089", value_name = "ADDRESS")]
+    pub metrics_listen: SocketAddr,
     /// What may be dialled
     #[command(flatten)]
     pub egress: egress::Options,
+    /// Whether the serving certificate is made
+    #[command(flatten)]
+    pub serving: serving::Options,
+    /// Where it is
+    #[command(flatten)]
+    pub tls: TlsSecret,
+    /// Whether it works only while it leads
+    #[command(flatten)]
+    pub leader: lease::Options,
+}
+
+/// Why the controller cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// What may be dialled is not told in a way that can be used.
+    #[error(transparent)]
+    Egress(#[from] egress::OptionsError),
+    /// The address is taken, or not ours.
+    #[error(transparent)]
+    Listen(#[from] BindError),
+    /// There is no client for the Lease.
+    #[error("the Lease cannot be had: {0}")]
+    Lease(kube::Error),
 }
 
 /// Where mTLS may be asked for.
@@ -123,27 +156,57 @@ struct Context {
     failures: Mutex<HashMap<WebhookKey, u32>>,
 }
 
-/// Runs until `stop`, then lets reconciles under way finish. Options that cannot be used are an error.
-pub async fn run(
-    client: Client,
-    options: Options,
-    stop: CancellationToken,
-) -> Result<(), egress::OptionsError> {
+/// Runs until `stop`, then lets reconciles under way finish. With leader election it works only while it leads.
+pub async fn run(client: Client, options: Options, stop: CancellationToken) -> Result<(), StartError> {
     let egress = Egress::new(&options.egress)?;
-    let (tests, tested) = Tests::new(SystemClock, egress.clone());
+    let (told, address) = server::bind(options.metrics_listen).await?;
+    let read = watch::Read::default();
+    let watches = read.clone();
+    let health = Health::default().check("watches", move || std::future::ready(watches.finding()));
+    tracing::info!(%address, "tells of its health");
+    let mut telling = JoinSet::new();
+    telling.spawn(health.serve(told));
+    if !options.leader.leader_election {
+        read.begun.set();
+    }
+    let work = || work(client.clone(), options.clone(), egress.clone(), read.clone(), stop.clone());
+    match options.tls.pod_namespace.as_deref().filter(|_| options.leader.leader_election) {
+        Some(namespace) => Box::pin(lease::lead(namespace, &stop, work)).await.map_err(StartError::Lease)?,
+        None => Box::pin(work()).await,
+    }
+    Ok(())
+}
+
+/// All that a controller does. Dropped, it writes nothing more.
+async fn work(client: Client, options: Options, egress: Egress, read: watch::Read, stop: CancellationToken) {
+    read.begun.set();
+    let Options { namespace, mtls_availability, serving, tls, .. } = options;
+    let serving = serving::run(client.clone(), serving, tls, SystemClock, stop.clone());
+    tracing::info!(namespace = namespace.as_deref().unwrap_or("all"), proxy = egress.proxy(), "reconciles");
+    let reconciling = reconcile_all(client, namespace.as_deref(), mtls_availability, egress, &read, stop);
+    tokio::join!(serving, reconciling);
+}
+
+async fn reconcile_all(
+    client: Client,
+    namespace: Option<&str>,
+    availability: Availability,
+    egress: Egress,
+    read: &watch::Read,
+    stop: CancellationToken,
+) {
+    let (tests, tested) = Tests::new(SystemClock, egress);
     let context = Arc::new(Context {
         client: client.clone(),
         tests,
         story: Story::new(client.clone()),
-        availability: options.mtls_availability,
+        availability,
         clock: SystemClock,
         loads: Arc::new(Semaphore::new(limits::KEYSTORES_AT_ONCE)),
         failures: Mutex::default(),
     });
     let forgotten = Arc::clone(&context);
-    let namespace = options.namespace.as_deref();
-    tracing::info!(namespace = namespace.unwrap_or("all"), proxy = egress.proxy(), "reconciles");
-    watch::controller(&client, namespace, tested)
+    watch::controller(&client, namespace, read, tested)
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, |webhook, error, context| retry(&webhook, error, &context), context)
         .for_each(async |result| {
@@ -160,7 +223,6 @@ pub async fn run(
             }
         })
         .await;
-    Ok(())
 }
 
 /// One reconcile, with its bound: a request that hangs delays no other webhook for long.

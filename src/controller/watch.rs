@@ -20,7 +20,40 @@ use kube::{
 use crate::{
     api::v1alpha1::{BundleKind, OutboundWebhook},
     kubernetes, limits,
+    telemetry::health::{Finding, Once},
 };
+
+/// What has been read from the API server.
+#[derive(Clone, Default)]
+pub(super) struct Read {
+    /// It leads, or has no need to.
+    pub(super) begun: Once,
+    webhooks: Once,
+    secrets: Once,
+    config_maps: Once,
+    namespaces: Once,
+}
+
+impl Read {
+    /// Once is enough: the dispatcher beside it goes on without the API server, and is reached only while both are
+    /// ready.
+    pub(super) fn finding(&self) -> Finding {
+        if !self.begun.is_set() {
+            return Finding::OkBut("waits for the Lease".to_owned());
+        }
+        let all = [
+            (&self.webhooks, "webhooks"),
+            (&self.secrets, "secrets"),
+            (&self.config_maps, "configmaps"),
+            (&self.namespaces, "namespaces"),
+        ];
+        let missing: Vec<_> = all.iter().filter(|(read, _)| !read.is_set()).map(|(_, what)| *what).collect();
+        match missing.as_slice() {
+            [] => Finding::Ok,
+            missing => Finding::Failed(format!("not read from the API server yet: {}", missing.join(", "))),
+        }
+    }
+}
 
 /// A controller of webhooks, of one namespace or of all.
 ///
@@ -28,13 +61,14 @@ use crate::{
 pub(super) fn controller(
     client: &Client,
     namespace: Option<&str>,
+    read: &Read,
     tested: impl Stream<Item = ObjectRef<OutboundWebhook>> + Send + 'static,
 ) -> Controller<OutboundWebhook> {
     // In one page: between two, webhooks would be reconciled that the store does not hold yet.
     let any = || watcher::Config { page_size: None, ..watcher::Config::default() };
     let (reader, writer) = reflector::store();
     let webhooks = told(
-        watcher(kubernetes::scoped(client, namespace), any())
+        noted(watcher(kubernetes::scoped(client, namespace), any()), &read.webhooks)
             .backoff(kubernetes::WatchBackoff::default())
             .reflect(writer)
             .applied_objects()
@@ -50,16 +84,29 @@ pub(super) fn controller(
         .reconcile_on(tested)
         .with_config(Config::default().concurrency(limits::RECONCILES_AT_ONCE))
         .watches_stream(
-            metadata(kubernetes::scoped::<PartialObjectMeta<Secret>>(client, namespace), any()),
+            metadata(
+                kubernetes::scoped::<PartialObjectMeta<Secret>>(client, namespace),
+                any(),
+                &read.secrets,
+            ),
             move |secret| concerned(&secrets, &secret, names_secret),
         )
         .watches_stream(
-            metadata(kubernetes::scoped::<PartialObjectMeta<ConfigMap>>(client, namespace), any()),
+            metadata(
+                kubernetes::scoped::<PartialObjectMeta<ConfigMap>>(client, namespace),
+                any(),
+                &read.config_maps,
+            ),
             move |config_map| concerned(&config_maps, &config_map, names_config_map),
         )
-        .watches_stream(metadata(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), namespaces), {
-            move |namespace| within(&enabled, &namespace.name_any(), |webhook| webhook.spec.mtls.is_some())
-        })
+        .watches_stream(
+            metadata(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), namespaces, &read.namespaces),
+            {
+                move |namespace| {
+                    within(&enabled, &namespace.name_any(), |webhook| webhook.spec.mtls.is_some())
+                }
+            },
+        )
 }
 
 /// A watch with a backoff of its own: one shared by all grows with the failures of each, and after a restart
@@ -67,11 +114,28 @@ pub(super) fn controller(
 fn metadata<K>(
     api: Api<PartialObjectMeta<K>>,
     config: watcher::Config,
+    read: &Once,
 ) -> impl Stream<Item = Result<PartialObjectMeta<K>, watcher::Error>> + Send + 'static
 where
     K: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
 {
-    told(watcher(api, config).backoff(kubernetes::WatchBackoff::default()).touched_objects())
+    told(noted(watcher(api, config), read).backoff(kubernetes::WatchBackoff::default()).touched_objects())
+}
+
+/// Notes when all there is has been read.
+fn noted<K>(
+    watch: impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static,
+    read: &Once,
+) -> impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static
+where
+    K: Send + 'static,
+{
+    let read = read.clone();
+    watch.inspect(move |event| {
+        if let Ok(watcher::Event::InitDone) = event {
+            read.set();
+        }
+    })
 }
 
 /// Failures end here, in the log.

@@ -421,7 +421,7 @@ impl<Q: Queue, C: Clock> Delivery<Q, C> {
                 let (webhook, id) = (&claim.event.webhook, claim.event.id);
                 tracing::debug!(%webhook, %id, status = status.as_u16(), "delivered");
                 self.activity.note(|activity| activity.last_success = Some(at));
-                (Some(Settlement::Delivered { at }), Outcome::Delivered)
+                (Some(Settlement::Delivered), Outcome::Delivered)
             }
             Some(Err(failure)) => {
                 self.activity.note(|activity| activity.last_failure = Some(LastFailure::new(&failure, at)));

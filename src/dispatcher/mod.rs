@@ -3,8 +3,11 @@
 //! Once a webhook is loaded its deliveries need neither the controller nor the API server.
 
 mod assign;
+mod certificate;
+mod health;
 mod registry;
 mod report;
+mod reviews;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -20,10 +23,9 @@ use kube::{
     },
 };
 use tokio::{
-    net::TcpListener,
     sync::mpsc,
     task::JoinSet,
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -34,15 +36,16 @@ use crate::{
     egress::{self, Egress},
     event::WebhookKey,
     identity::{Slot, TRUSTED},
-    ingest::{self, Ingest},
+    ingest::{self, Ingest, Secure, access::Access},
     kubernetes, limits,
     queue::{Embedded, Expired, Queue as _, QueueError},
+    server::{self, BindError},
 };
+use certificate::Published;
+use health::Read;
 use registry::Registry;
 use report::Board;
-
-/// As jiff reads it.
-const DELETED_RETENTION: &str = "1h";
+pub use reviews::Reviews;
 
 /// What the dispatcher is told.
 #[derive(Args, Clone, Debug)]
@@ -51,10 +54,13 @@ pub struct Options {
     #[arg(long, env = "POSTRIDER_QUEUE", default_value = "/var/lib/postrider", value_name = "DIR")]
     pub queue: PathBuf,
     /// Where events are taken
-    #[arg(long, env = "POSTRIDER_LISTEN", default_value = "127.0.0.1:8087", value_name = "ADDRESS")]
-    pub listen: SocketAddr,
+    #[command(flatten)]
+    pub ingest: ingest::Options,
+    /// Where /livez and /readyz are
+    #[arg(long, env = "POSTRIDER_METRICS_LISTEN", default_value = "127.0.0.1:8088", value_name = "ADDRESS")]
+    pub metrics_listen: SocketAddr,
     /// How long the events of a deleted webhook wait for its return
-    #[arg(long, env = "POSTRIDER_DELETED_RETENTION", default_value = DELETED_RETENTION, value_name = "DURATION")]
+    #[arg(long, env = "POSTRIDER_DELETED_RETENTION", default_value = limits::DELETED_RETENTION, value_name = "DURATION")]
     pub deleted_retention: SignedDuration,
     /// Serve the webhooks of this namespace only
     #[arg(long, env = "POSTRIDER_NAMESPACE", value_name = "NAME")]
@@ -70,6 +76,9 @@ pub enum Error {
     /// What may be dialled is not told in a way that can be used.
     #[error(transparent)]
     Egress(#[from] egress::OptionsError),
+    /// Nor where events are taken.
+    #[error(transparent)]
+    Ingest(#[from] ingest::OptionsError),
     /// The queue cannot be opened.
     #[error("queue {directory}: {source}")]
     Queue {
@@ -78,27 +87,24 @@ pub enum Error {
         /// Why.
         source: QueueError,
     },
-    /// The address is taken, or not ours.
-    #[error("cannot listen on {address}: {source}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// Why.
-        source: std::io::Error,
-    },
+    /// An address is taken, or not ours.
+    #[error(transparent)]
+    Listen(#[from] BindError),
 }
 
 /// Runs until `stop`, then lets what is under way finish.
 pub async fn run(client: Client, options: Options, stop: CancellationToken) -> Result<(), Error> {
+    options.ingest.check()?;
     let egress = Egress::new(&options.egress)?;
+    server::raise_open_files(limits::INGEST_CONNECTIONS.0);
     let queue = Arc::new(
         Embedded::open(&options.queue)
             .map_err(|source| Error::Queue { directory: options.queue.display().to_string(), source })?,
     );
-    let listen = |source| Error::Listen { address: options.listen, source };
-    let listener = TcpListener::bind(options.listen).await.map_err(listen)?;
-
-    let address = listener.local_addr().map_err(listen)?;
+    let (plain, address) = server::bind(options.ingest.listen).await?;
+    let (told, told_address) = server::bind(options.metrics_listen).await?;
+    let read = Read::default();
+    let mut health = health::checks(&read, &queue, &stop);
 
     let (refusals, refused) = mpsc::channel(limits::REFUSALS);
     let board = Arc::new(Board::default());
@@ -106,15 +112,50 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
     reporting.spawn(report::refusals(client.clone(), refused));
     reporting.spawn(report::statuses(client.clone(), Arc::clone(&queue), Arc::clone(&board), SystemClock));
     tracing::info!(%address, proxy = egress.proxy(), "takes events");
-    let registry = Registry::new(Arc::clone(&queue), SystemClock, egress, stop.clone(), refusals, board);
+    let drain = CancellationToken::new();
+    let registry = Registry::new(Arc::clone(&queue), SystemClock, egress, drain.clone(), refusals, board);
     let ingest = Ingest { queue: Arc::clone(&queue), webhooks: registry.known(), clock: SystemClock };
-    let watching = tokio::spawn(watch(client, options, registry, Arc::clone(&queue), stop.clone()));
-    ingest::serve(listener, ingest, stop).await;
+    let routes = ingest::router(Arc::new(ingest));
+    let mut secure = None;
+    if let Some((address, namespace)) =
+        options.ingest.secure_listen.zip(options.ingest.tls.pod_namespace.clone())
+    {
+        let (listener, address) = server::bind(address).await?;
+        let (published, name) = (Published::default(), options.ingest.tls.tls_secret.clone());
+        let serving = published.serving.subscribe();
+        health = health.check("certificate", move || {
+            let finding = serving.borrow().finding(SystemClock.now());
+            std::future::ready(finding)
+        });
+        let reviews = Reviews::new(client.clone(), options.ingest.access.token_audience.clone());
+        let access = Arc::new(Access::new(reviews, SystemClock, &options.ingest.access));
+        secure = Some(Secure {
+            listener,
+            tls: published.tls.subscribe(),
+            routes: ingest::guarded(routes.clone(), access),
+        });
+        tracing::info!(%address, secret = name, "serves over TLS");
+        reporting.spawn(certificate::watch(client.clone(), namespace, name, SystemClock, published));
+    }
+    tracing::info!(address = %told_address, "tells of its health");
+    // Until the very end: that it is not ready any more has to be told as well.
+    let mut telling = JoinSet::new();
+    telling.spawn(health.serve(told));
+    telling.spawn(drain_after(stop, options.ingest.shutdown_delay, drain.clone()));
+    let watching = tokio::spawn(watch(client, options, registry, Arc::clone(&queue), read, drain.clone()));
+    ingest::serve(plain, routes, secure, drain).await;
     let _ = watching.await;
     // The workers are gone, and so is who could tell it something. A word that it cannot write now is lost.
     drop(reporting);
     queue.close().await;
     Ok(())
+}
+
+/// From `stop` on the program is not ready; whoever sends to it is given a while to hear of that.
+async fn drain_after(stop: CancellationToken, delay: SignedDuration, drain: CancellationToken) {
+    stop.cancelled().await;
+    sleep(Duration::try_from(delay).unwrap_or_default()).await;
+    drain.cancel();
 }
 
 /// Feeds the registry from two watches; ends its workers when it ends.
@@ -123,6 +164,7 @@ async fn watch(
     options: Options,
     mut registry: Registry<Embedded, SystemClock>,
     queue: Arc<Embedded>,
+    read: Read,
     stop: CancellationToken,
 ) {
     let namespace = options.namespace.as_deref();
@@ -156,13 +198,18 @@ async fn watch(
                 Touched::Nothing
             }
         };
-        if !(webhooks_read && secrets_read) {
-            continue;
+        if webhooks_read && secrets_read {
+            match touched {
+                Touched::Nothing => {}
+                Touched::All => registry.sync_all(&webhook_store, &secret_store),
+                Touched::Webhook(webhook) => registry.sync(&webhook, &webhook_store, &secret_store),
+            }
         }
-        match touched {
-            Touched::Nothing => {}
-            Touched::All => registry.sync_all(&webhook_store, &secret_store),
-            Touched::Webhook(webhook) => registry.sync(&webhook, &webhook_store, &secret_store),
+        // Once the workers know of it as well.
+        for (is_read, read) in [(webhooks_read, &read.webhooks), (secrets_read, &read.identities)] {
+            if is_read {
+                read.set();
+            }
         }
     }
     registry.finish().await;

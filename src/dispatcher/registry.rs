@@ -68,10 +68,6 @@ impl Webhooks for Names {
             ),
         }
     }
-
-    fn is_ready(&self) -> bool {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).is_some()
-    }
 }
 
 struct Running {

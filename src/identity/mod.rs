@@ -17,6 +17,7 @@ pub use facts::{Facts, FactsError, fingerprint, rfc3339};
 pub(crate) use name::rfc4514;
 pub use recorder::{Handshake, Recorder, recorded_client_config};
 pub use slots::{PemError, Slot, Slots, chain_to_pem};
+pub(crate) use slots::{identity_from_pem, key_to_pem};
 pub use tls::{TlsError, Unpresentable, client_config};
 pub use trust::{TRUSTED, Trust, TrustError, parse_bundle};
 

@@ -115,7 +115,7 @@ impl Slots {
     pub fn from_pem<'a>(get: impl Fn(&str) -> Option<&'a [u8]>) -> (Self, Vec<PemError>) {
         let (mut slots, mut errors) = (Self::default(), Vec::new());
         for slot in Slot::ALL {
-            match identity_from_pem(slot, get(slot.certificate_key()), get(slot.private_key_key())) {
+            match identity_from_pem([slot.certificate_key(), slot.private_key_key()], &get) {
                 Ok(identity) => *slots.get_mut(slot) = identity.map(Arc::new),
                 Err(error) => errors.push(error),
             }
@@ -129,10 +129,7 @@ impl Slots {
         for (slot, identity) in self.iter() {
             let chain = chain_to_pem(identity.chain()).into_bytes();
             data.insert(slot.certificate_key(), Zeroizing::new(chain));
-            let key = identity.key();
-            let key = pem_rfc7468::encode_string("PRIVATE KEY", LineEnding::LF, key.secret_pkcs8_der())
-                .map_err(|_| PemError::Encode)?;
-            data.insert(slot.private_key_key(), Zeroizing::new(key.into_bytes()));
+            data.insert(slot.private_key_key(), key_to_pem(identity)?);
         }
         Ok(data)
     }
@@ -144,13 +141,20 @@ pub fn chain_to_pem(chain: &[CertificateDer<'_>]) -> String {
     chain.iter().filter_map(|c| pem_rfc7468::encode_string("CERTIFICATE", LineEnding::LF, c).ok()).collect()
 }
 
-fn identity_from_pem(
-    slot: Slot,
-    certificate: Option<&[u8]>,
-    key: Option<&[u8]>,
+/// The private key as PEM.
+pub(crate) fn key_to_pem(identity: &Identity) -> Result<Zeroizing<Vec<u8>>, PemError> {
+    let key = identity.key();
+    let key = pem_rfc7468::encode_string("PRIVATE KEY", LineEnding::LF, key.secret_pkcs8_der())
+        .map_err(|_| PemError::Encode)?;
+    Ok(Zeroizing::new(key.into_bytes()))
+}
+
+/// Reads an identity by the names of its chain and of its key; `None` where neither is there.
+pub(crate) fn identity_from_pem<'a>(
+    [certificate_key, private_key_key]: [&'static str; 2],
+    get: impl Fn(&str) -> Option<&'a [u8]>,
 ) -> Result<Option<Identity>, PemError> {
-    let (certificate_key, private_key_key) = (slot.certificate_key(), slot.private_key_key());
-    let (certificate, key) = match (certificate, key) {
+    let (certificate, key) = match (get(certificate_key), get(private_key_key)) {
         (None, None) => return Ok(None),
         (Some(_), None) => return Err(PemError::Missing(private_key_key)),
         (None, Some(_)) => return Err(PemError::Missing(certificate_key)),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    extract::{Path, Query, State},
+    extract::{Query, State, rejection::QueryRejection},
     routing::{get, post},
 };
 use data_encoding::BASE64;
@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Ingest, Refused, Webhooks, known};
+use super::{DEAD_LETTERS, Ingest, REPLAY, Webhooks, known, problem::Refused};
 use crate::{
     clock::Clock,
     event::WebhookKey,
@@ -22,10 +22,7 @@ use crate::{
 
 pub(super) fn routes<Q: Queue, W: Webhooks, C: Clock>() -> Router<Arc<Ingest<Q, W, C>>> {
     let letters = get(list::<Q, W, C>).delete(remove::<Q, W, C>);
-    Router::new().route("/v1/namespaces/{namespace}/outboundwebhooks/{name}/deadletters", letters).route(
-        "/v1/namespaces/{namespace}/outboundwebhooks/{name}/deadletters/replay",
-        post(replay::<Q, W, C>),
-    )
+    Router::new().route(DEAD_LETTERS, letters).route(REPLAY, post(replay::<Q, W, C>))
 }
 
 /// Which ones, in the query: all that is given has to hold.
@@ -125,11 +122,11 @@ type Shared<Q, W, C> = State<Arc<Ingest<Q, W, C>>>;
 
 async fn list<Q: Queue, W: Webhooks, C: Clock>(
     State(ingest): Shared<Q, W, C>,
-    Path((namespace, name)): Path<(String, String)>,
-    Query(which): Query<Which>,
+    webhook: WebhookKey,
+    which: Result<Query<Which>, QueryRejection>,
 ) -> Result<Json<List>, Refused> {
-    let webhook = WebhookKey { namespace, name };
     known(&*ingest.webhooks, &webhook)?;
+    let Query(which) = which?;
     let limit = which.limit.unwrap_or(limits::CLAIM_EVENTS).clamp(1, limits::CLAIM_EVENTS);
     let letters = ingest.queue.dead(&webhook, which.filter()?, which.after.unwrap_or(0), limit).await?;
     let next = letters.last().map(|letter| letter.sequence);
@@ -138,11 +135,11 @@ async fn list<Q: Queue, W: Webhooks, C: Clock>(
 
 async fn replay<Q: Queue, W: Webhooks, C: Clock>(
     State(ingest): Shared<Q, W, C>,
-    Path((namespace, name)): Path<(String, String)>,
-    Query(which): Query<Which>,
+    webhook: WebhookKey,
+    which: Result<Query<Which>, QueryRejection>,
 ) -> Result<Json<Count>, Refused> {
-    let webhook = WebhookKey { namespace, name };
     known(&*ingest.webhooks, &webhook)?;
+    let Query(which) = which?;
     let now = ingest.clock.now();
     // Not those that are given up again meanwhile.
     let filter = which.filter_of_all()?.before(now);
@@ -158,11 +155,11 @@ async fn replay<Q: Queue, W: Webhooks, C: Clock>(
 
 async fn remove<Q: Queue, W: Webhooks, C: Clock>(
     State(ingest): Shared<Q, W, C>,
-    Path((namespace, name)): Path<(String, String)>,
-    Query(which): Query<Which>,
+    webhook: WebhookKey,
+    which: Result<Query<Which>, QueryRejection>,
 ) -> Result<Json<Count>, Refused> {
-    let webhook = WebhookKey { namespace, name };
     known(&*ingest.webhooks, &webhook)?;
+    let Query(which) = which?;
     let filter = which.filter_of_all()?.before(ingest.clock.now());
     let mut count = 0;
     loop {

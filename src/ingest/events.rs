@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, Path, State, rejection::BytesRejection},
+    extract::State,
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::ALLOW},
     response::{IntoResponse, Response},
     routing::post,
@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{Ingest, Known, Refused, Webhooks, known};
+use super::{EVENTS, EVENTS_OF_NAMESPACE, Ingest, Known, Target, Webhooks, known, problem::Refused};
 use crate::{
     clock::Clock,
     event::{WebhookKey, http},
@@ -25,26 +25,22 @@ use crate::{
 pub(super) fn routes<Q: Queue, W: Webhooks, C: Clock>() -> Router<Arc<Ingest<Q, W, C>>> {
     let one = post(to_one::<Q, W, C>).options(validate);
     let all = post(to_all::<Q, W, C>).options(validate);
-    Router::new()
-        .route("/v1/namespaces/{namespace}/outboundwebhooks/{name}/events", one)
-        .route("/v1/namespaces/{namespace}/events", all)
-        .layer(DefaultBodyLimit::max(limits::EVENT_BYTES))
+    Router::new().route(EVENTS, one).route(EVENTS_OF_NAMESPACE, all)
 }
 
 type Shared<Q, W, C> = State<Arc<Ingest<Q, W, C>>>;
 
 async fn to_one<Q: Queue, W: Webhooks, C: Clock>(
     State(ingest): Shared<Q, W, C>,
-    Path((namespace, name)): Path<(String, String)>,
+    webhook: WebhookKey,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Bytes,
 ) -> Result<Response, Refused> {
-    let webhook = WebhookKey { namespace, name };
     let takes = known(&*ingest.webhooks, &webhook)?;
     let WebhookKey { namespace, name } = &webhook;
     let source = format!("/namespaces/{namespace}/outboundwebhooks/{name}");
     let now = ingest.clock.now();
-    let messages = http::read(&headers, &body.map_err(Refused::Body)?, &source, now)?;
+    let messages = http::read(&headers, &body, &source, now)?;
     if let Some(message) = messages.iter().find(|message| !takes.events.take(message.event_type())) {
         let event_type = message.event_type().to_owned();
         return Err(Refused::NotTaken { webhook, event_type });
@@ -64,9 +60,9 @@ struct Taken {
 
 async fn to_all<Q: Queue, W: Webhooks, C: Clock>(
     State(ingest): Shared<Q, W, C>,
-    Path(namespace): Path<String>,
+    Target { namespace, .. }: Target,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Bytes,
 ) -> Result<Response, Refused> {
     // As of now: one that is made later gets none of what came before.
     let webhooks = match ingest.webhooks.of_namespace(&namespace) {
@@ -76,7 +72,7 @@ async fn to_all<Q: Queue, W: Webhooks, C: Clock>(
     };
     let now = ingest.clock.now();
     let source = format!("/namespaces/{namespace}");
-    let messages = http::read(&headers, &body.map_err(Refused::Body)?, &source, now)?;
+    let messages = http::read(&headers, &body, &source, now)?;
     let takers = || {
         messages.iter().flat_map(|message| {
             let takes = |(_, takes): &&(WebhookKey, super::Takes)| takes.events.take(message.event_type());
@@ -101,7 +97,7 @@ const ALLOWED_RATE: HeaderName = HeaderName::from_static("webhook-allowed-rate")
 
 /// The validation of "HTTP 1.1 Web Hooks for Event Delivery", section 4: a sender asks whether it may send. Who may
 /// is not a matter of where it comes from, so all origins may, at any rate.
-async fn validate(headers: HeaderMap) -> (StatusCode, HeaderMap) {
+async fn validate(_: Target, headers: HeaderMap) -> (StatusCode, HeaderMap) {
     let mut answer = HeaderMap::new();
     answer.insert(ALLOW, HeaderValue::from_static("OPTIONS, POST"));
     if headers.contains_key(REQUEST_ORIGIN) {

@@ -1,14 +1,21 @@
 use axum::{
     body::Body,
-    http::{HeaderMap, Request},
+    http::{
+        HeaderMap, Request, StatusCode,
+        header::{ALLOW, CONTENT_TYPE, RETRY_AFTER},
+    },
+    response::IntoResponse as _,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use super::*;
+use super::{
+    access::{Options, Right, Unavailable, User},
+    *,
+};
 use crate::{
     clock::SystemClock,
-    queue::{Cause, Embedded, Settlement},
+    queue::{Cause, Embedded, QueueError, Settlement},
 };
 
 /// Webhooks of namespace shop by name; `NotYet` before they have been read.
@@ -36,9 +43,16 @@ impl Webhooks for Fixed {
             Known::NotYet => Known::NotYet,
         }
     }
+}
 
-    fn is_ready(&self) -> bool {
-        !matches!(self.0, Known::NotYet)
+struct May(bool);
+
+impl Reviewer for May {
+    async fn whose(&self, token: &str) -> Result<Option<User>, Unavailable> {
+        Ok(Some(User { name: token.to_owned(), ..User::default() }))
+    }
+    async fn may(&self, _: &User, _: &Right) -> Result<bool, Unavailable> {
+        Ok(self.0)
     }
 }
 
@@ -68,6 +82,14 @@ impl Scene {
         let webhooks = Arc::new(Fixed(known));
         let router = router(Arc::new(Ingest { queue: Arc::clone(&queue), webhooks, clock: SystemClock }));
         Self { queue, router, _directory: directory }
+    }
+
+    /// For senders that are all known, and may do this.
+    fn guarded(known: Known<Vec<(&'static str, Takes)>>, may: bool) -> Self {
+        let scene = Self::new(known);
+        let options = Options { token_audience: "postrider".into(), sender_rate: limits::SENDER_RATE };
+        let access = Arc::new(Access::new(May(may), SystemClock, &options));
+        Self { router: super::guarded(scene.router.clone(), access), ..scene }
     }
 
     async fn send(&self, request: Request<Body>) -> (StatusCode, HeaderMap, String) {
@@ -102,8 +124,9 @@ fn webhook(name: &str) -> WebhookKey {
 #[tokio::test]
 async fn an_event_that_is_kept_is_answered_202_with_its_id() {
     let scene = Scene::new(partner());
-    let (status, _, body) = scene.post(b"paid".to_vec()).await;
+    let (status, headers, body) = scene.post(b"paid".to_vec()).await;
     assert_eq!((status, scene.pending()), (StatusCode::ACCEPTED, 1));
+    assert_eq!(headers[CONTENT_TYPE], "application/json");
     let body: Value = serde_json::from_str(&body).unwrap();
     assert!(body["ids"][0].as_str().unwrap().parse::<uuid::Uuid>().is_ok(), "{body}");
 }
@@ -124,6 +147,7 @@ async fn what_cannot_be_kept_is_told() {
         assert_eq!((got, scene.pending()), (status, 0), "{body}");
         assert!(body.contains(says), "{body}");
         assert_eq!(headers.contains_key(RETRY_AFTER), retry_after, "{body}");
+        assert_eq!(headers[CONTENT_TYPE], "application/problem+json", "{body}");
     }
 }
 
@@ -306,5 +330,65 @@ async fn a_sender_that_asks_whether_it_may_send_is_answered() {
         );
         let (_, headers, _) = scene.send(Request::options(path).body(Body::empty()).unwrap()).await;
         assert!(!headers.contains_key("webhook-allowed-origin") && headers["allow"] == "OPTIONS, POST");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_error_is_a_problem() {
+    let scene = Scene::new(partner());
+    let never = || Body::from_stream(futures::stream::pending::<Result<Vec<u8>, std::io::Error>>());
+    let blank = "about:blank";
+    let not_understood = "urn:postrider:problem:not-understood";
+    for (method, path, body, status, r#type, says) in [
+        ("POST", "/v2", Body::empty(), 404, blank, "nothing at this path"),
+        ("GET", EVENTS, Body::empty(), 405, blank, "other methods"),
+        ("POST", EVENTS, never(), 408, blank, "did not come in"),
+        ("GET", &format!("{LETTERS}?limit=x"), Body::empty(), 400, not_understood, "limit: invalid digit"),
+        ("DELETE", &format!("{LETTERS}?limit=1"), Body::empty(), 400, not_understood, "are for lists"),
+        (
+            "POST",
+            &EVENTS.replace("shop", "Shop"),
+            Body::empty(),
+            400,
+            not_understood,
+            "no namespace can have",
+        ),
+        ("POST", &EVENTS.replace("partner", "%ff"), Body::empty(), 400, not_understood, "not UTF-8"),
+    ] {
+        let request = Request::builder().method(method).uri(path).body(body).unwrap();
+        let (got, headers, body) = scene.send(request).await;
+        assert_eq!(
+            (got.as_u16(), &headers[CONTENT_TYPE]),
+            (status, &"application/problem+json".parse().unwrap())
+        );
+        let problem: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((&problem["status"], &problem["type"]), (&json!(status), &json!(r#type)), "{body}");
+        assert!(problem["title"].as_str().is_some_and(|title| !title.is_empty()), "{body}");
+        assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(says)), "{body}");
+        assert_eq!(
+            headers.get(ALLOW).map(|allow| allow.to_str().unwrap()),
+            (status == 405).then_some("POST,OPTIONS")
+        );
+    }
+}
+
+#[tokio::test]
+async fn who_lacks_the_right_cannot_tell_what_there_is() {
+    let mut answers = Vec::new();
+    for known in [partner(), Known::No, Known::NotYet] {
+        let scene = Scene::guarded(known, false);
+        let request = Request::post(EVENTS).header("authorization", "Bearer app");
+        let answer = scene.send(request.body(Body::from("paid")).unwrap()).await;
+        assert_eq!((answer.0, scene.pending()), (StatusCode::FORBIDDEN, 0), "{}", answer.2);
+        answers.push(answer);
+    }
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+
+    let scene = Scene::guarded(partner(), true);
+    let request = Request::post(EVENTS).header("authorization", "Bearer app");
+    let (status, _, body) = scene.send(request.body(Body::from("paid")).unwrap()).await;
+    assert_eq!((status, scene.pending()), (StatusCode::ACCEPTED, 1), "{body}");
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(scene.json("GET", path).await.0, StatusCode::NOT_FOUND);
     }
 }

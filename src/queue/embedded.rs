@@ -184,6 +184,10 @@ impl Queue for Embedded {
         self.write(Change::Expire { gone_before, dead_before }).await.map(Outcome::expired)
     }
 
+    async fn writable(&self) -> Result<(), QueueError> {
+        if self.books.has_written() { Ok(()) } else { self.write(Change::Prove).await.map(drop) }
+    }
+
     fn appended(&self, webhook: &WebhookKey) -> Arc<Notify> {
         let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(wakers.entry(webhook.clone()).or_default())

@@ -50,10 +50,7 @@ pub struct Page {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Settlement {
     /// Delivered: it leaves the queue.
-    Delivered {
-        /// When.
-        at: Timestamp,
-    },
+    Delivered,
     /// To be sent again.
     Retry {
         /// Since when it has been failing.
@@ -285,6 +282,9 @@ pub trait Queue: Send + Sync + 'static {
         gone_before: Timestamp,
         dead_before: Timestamp,
     ) -> impl Future<Output = Result<Expired, QueueError>> + Send;
+
+    /// Whether something can be written: something has been a moment ago, or is now.
+    fn writable(&self) -> impl Future<Output = Result<(), QueueError>> + Send;
 
     /// Told whenever the webhook may have more to claim than it had.
     fn appended(&self, webhook: &WebhookKey) -> Arc<Notify>;

@@ -265,7 +265,7 @@ impl<Q: Queue, O: Fn(&Path) -> Q> Run<Q, O> {
         let (of, sequence, id) = self.held.swap_remove(claim % self.held.len());
         let (now, model) = (self.model.now, &mut self.model);
         let settlement = match ending {
-            Ending::Delivered => Settlement::Delivered { at: at(now) },
+            Ending::Delivered => Settlement::Delivered,
             Ending::Retry(after) => Settlement::Retry { since: at(now), due_at: at(now + after) },
             Ending::Dead(reason) => {
                 let (reason, message) = (REASONS[reason].into(), String::new());

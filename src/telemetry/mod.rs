@@ -1,5 +1,6 @@
 //! What the program tells of itself.
 
+pub mod health;
 mod logs;
 pub mod metrics;
 

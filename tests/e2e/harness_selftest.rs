@@ -253,7 +253,10 @@ async fn a_process_is_awaited_until_it_is_ready(_: Arc<Cluster>) {
 async fn a_leaked_secret_is_found(_: Arc<Cluster>) {
     let key = pki::shared().await.client.key_pem();
     let password = pki::new_password();
+    let base64url = |text: &str| data_encoding::BASE64URL_NOPAD.encode(text.as_bytes());
     secrets::password("this password", &password);
+    let (claims, signature) = (base64url(&pki::new_password()), base64url(&pki::new_password()));
+    secrets::token("this token", &format!("eyJhbGciOiJFUzI1NiJ9.{claims}.{signature}\n"));
     let lines: Vec<&str> = key.lines().collect();
     let body = lines[1..lines.len() - 1].concat();
     let base64 = |text: &str| data_encoding::BASE64.encode(text.as_bytes());
@@ -267,10 +270,13 @@ async fn a_leaked_secret_is_found(_: Arc<Cluster>) {
         format!("error: {password}!"),
         base64(&password),
         base64(&format!("user:{password}")),
+        format!("authorization: Bearer eyJhbGciOiJFUzI1NiJ9.{claims}.{signature}"),
+        claims,
+        format!("…{signature}"),
     ] {
         assert!(!secrets::findings(leak.as_bytes()).is_empty(), "not found: {leak}");
     }
-    let public = pki::shared().await.client.leaf_pem();
+    let public = pki::shared().await.client.leaf_pem() + "eyJhbGciOiJFUzI1NiJ9";
     assert_eq!(secrets::findings(public.as_bytes()), Vec::<String>::new());
 }
 

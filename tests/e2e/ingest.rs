@@ -18,6 +18,7 @@ tests![
     sdks_of_other_languages_and_curl_send_as_they_are,
     an_event_for_a_namespace_goes_to_the_webhooks_that_take_its_type,
     an_event_that_comes_again_after_a_kill_is_stored_once,
+    what_a_sender_forges_goes_no_further,
     the_contract_is_kept,
 ];
 
@@ -131,6 +132,61 @@ async fn an_event_that_comes_again_after_a_kill_is_stored_once(cluster: Arc<Clus
     assert!(ids.iter().all(|id| first["events"][0]["id"] == *id), "{ids:?}: {first}");
 }
 
+/// Headers that are ours to set, and attributes that would end a header.
+async fn what_a_sender_forges_goes_no_further(cluster: Arc<Cluster>) {
+    let (scene, receiver) = (Scene::new(cluster).await, Receiver::start().await);
+    webhook(&scene, "shop", &receiver, json!({})).await;
+    let dispatcher = scene.dispatcher().await;
+    let url = dispatcher.url_of("shop").await;
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let forged = [
+        ("webhook-id", "forged"),
+        ("webhook-timestamp", "1"),
+        ("webhook-signature", "v1,forged"),
+        ("authorization", "Bearer forged"),
+        ("cookie", "forged"),
+        ("x-forged", "forged"),
+        ("ce-specversion", "1.0"),
+        ("ce-id", "1%0D%0Ax-forged:%20forged"),
+        ("ce-source", "/shop"),
+        ("ce-type", "order.paid"),
+        ("ce-webhookid", "forged"),
+    ];
+    let request = forged.iter().fold(http.post(&url), |request, (name, value)| request.header(*name, *value));
+    assert_eq!(request.body("binary").send().await.unwrap().status(), 202);
+    let event = json!({
+        "specversion": "1.0", "id": "2\r\nx-forged: forged", "source": "/shop\u{0}", "type": "order.paid\n",
+        "subject": "\r\n\r\nsmuggled", "datacontenttype": "text/plain", "data": "structured",
+    });
+    let structured = |event: &Value| {
+        http.post(&url).header("content-type", "application/cloudevents+json").body(event.to_string()).send()
+    };
+    assert_eq!(structured(&event).await.unwrap().status(), 202);
+    // This one goes out as it is, so it is refused.
+    let mut unsendable = event.clone();
+    unsendable["datacontenttype"] = json!("text/plain\r\nx-forged: forged");
+    assert_eq!(structured(&unsendable).await.unwrap().status(), 400);
+
+    let requests = receiver.wait_for(2).await;
+    for request in &requests {
+        let text: Vec<_> = request.headers.iter().map(|(name, value)| format!("{name}: {value:?}")).collect();
+        assert!(
+            !request.headers.contains_key("x-forged") && !request.headers.contains_key("cookie"),
+            "{text:?}"
+        );
+        assert!(!request.headers.contains_key("authorization"), "{text:?}");
+        assert!(!request.headers.contains_key("webhook-signature"), "{text:?}");
+        assert!(request.header("webhook-id").parse::<uuid::Uuid>().is_ok(), "{text:?}");
+        assert_ne!(request.header("webhook-timestamp"), "1");
+    }
+    let ids: Vec<_> = requests.iter().map(|request| request.header("ce-id")).collect();
+    assert!(ids.contains(&"1%0D%0Ax-forged:%20forged"), "{ids:?}");
+    assert!(ids.contains(&"2%0D%0Ax-forged:%20forged"), "{ids:?}");
+    let structured = requests.iter().find(|request| request.body == "structured").unwrap();
+    assert_eq!(structured.header("ce-subject"), "%0D%0A%0D%0Asmuggled");
+    assert_eq!(structured.header("ce-source"), "/shop%00");
+}
+
 /// Requests made from `docs/openapi.yaml`, good ones and others: each answer is one that is told there.
 async fn the_contract_is_kept(cluster: Arc<Cluster>) {
     let (scene, receiver) = (Scene::new(cluster).await, Receiver::start().await);
@@ -155,7 +211,7 @@ fn config(namespace: &str) -> String {
         r#"
 color = false
 seed = 1
-max-failures = 8
+max-failures = 40
 
 [dictionaries]
 namespaces = {{ values = ["{namespace}"] }}

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 #[macro_use]
 mod harness;
+mod access;
 mod authorization;
 mod controller;
 mod crd;
@@ -18,22 +19,31 @@ mod delivery_policy;
 mod egress;
 mod harness_selftest;
 mod ingest;
+mod ingest_attacks;
+mod ingest_server;
+mod lease;
 mod probe;
 mod probe_failures;
 mod rotation;
 mod scene;
+mod serving;
 
 fn main() -> ExitCode {
     harness::run(vec![
         harness_selftest::tests(),
         crd::tests(),
         controller::tests(),
+        lease::tests(),
         delivery::tests(),
+        access::tests(),
         authorization::tests(),
         delivery_policy::tests(),
         egress::tests(),
         ingest::tests(),
+        ingest_attacks::tests(),
+        ingest_server::tests(),
         rotation::tests(),
+        serving::tests(),
         probe::tests(),
         probe_failures::tests(),
     ])

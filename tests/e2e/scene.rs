@@ -1,7 +1,13 @@
 //! What a test of the product starts from: a namespace with a partner's CA, keystores in Secrets, webhooks,
 //! the run's controller, and a dispatcher of its own.
 
-use std::{collections::BTreeMap, ffi::OsStr, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    ffi::OsStr,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use k8s_openapi::{
     ByteString,
@@ -13,8 +19,10 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use postrider::api::v1alpha1::OutboundWebhook;
+use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, OnceCell};
+use uuid::Uuid;
 
 use crate::harness::{
     cluster::{Cluster, Namespace},
@@ -22,6 +30,7 @@ use crate::harness::{
     pki::{self, Keystore},
     process::{Process, Program},
     receiver::TO_RECEIVERS,
+    secrets,
 };
 
 static CONTROLLER: OnceCell<Process> = OnceCell::const_new();
@@ -53,6 +62,10 @@ impl Scene {
         let bundle = pki::shared().await.server_authority.root_pem();
         scene.config_map("partner-ca", &[("ca.crt", &bundle)]).await;
         scene
+    }
+
+    pub(crate) fn cluster(&self) -> &Cluster {
+        &self.cluster
     }
 
     pub(crate) async fn enable(&self, enabled: bool) {
@@ -217,7 +230,7 @@ pub(crate) fn condition<'a>(webhook: &'a OutboundWebhook, type_: &str) -> Option
 }
 
 /// A kubeconfig of a service account with the rights of `examples/rbac.yaml`: what is told there is enough.
-async fn kubeconfig_of(cluster: &Cluster, account: &'static str) -> PathBuf {
+pub(crate) async fn kubeconfig_by_rbac(cluster: &Cluster, account: &'static str) -> PathBuf {
     static MADE: Mutex<BTreeMap<(PathBuf, &str), PathBuf>> = Mutex::const_new(BTreeMap::new());
     let mut made = MADE.lock().await;
     let key = (cluster.kubeconfig().to_owned(), account);
@@ -226,14 +239,22 @@ async fn kubeconfig_of(cluster: &Cluster, account: &'static str) -> PathBuf {
     }
     let rbac = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/rbac.yaml");
     cluster.kubectl(["apply", "-f", rbac]).await.succeeded();
+    let path = kubeconfig_of(cluster, "postrider", account).await;
+    made.insert(key, path.clone());
+    path
+}
+
+/// A kubeconfig of a service account, whatever its rights are.
+pub(crate) async fn kubeconfig_of(cluster: &Cluster, namespace: &str, account: &str) -> PathBuf {
     let token =
-        cluster.kubectl(["create", "token", account, "--namespace", "postrider", "--duration", "2h"]).await;
+        cluster.kubectl(["create", "token", account, "--namespace", namespace, "--duration", "2h"]).await;
+    let token = token.succeeded();
+    secrets::token(&format!("the token of the {account}"), &token);
     let config = cluster.kubectl(["config", "view", "--raw", "--minify", "--flatten", "-o", "json"]).await;
     let mut config: Value = serde_json::from_str(&config.succeeded()).unwrap();
-    config["users"][0]["user"] = json!({ "token": token.succeeded().trim() });
+    config["users"][0]["user"] = json!({ "token": token.trim() });
     let path = directory::unique(&format!("{account}.kubeconfig"));
     std::fs::write(&path, config.to_string()).unwrap();
-    made.insert(key, path.clone());
     path
 }
 
@@ -241,16 +262,23 @@ pub(crate) async fn start_controller(cluster: &Cluster) -> Process {
     start_controller_with(cluster, &TO_RECEIVERS).await
 }
 
-pub(crate) async fn start_controller_with(cluster: &Cluster, egress: &[&str]) -> Process {
-    let kubeconfig = kubeconfig_of(cluster, "controller").await;
-    let controller = Program::postrider("controller").args(egress).env("KUBECONFIG", kubeconfig).start();
+pub(crate) async fn start_controller_with(cluster: &Cluster, arguments: &[&str]) -> Process {
+    let controller = launch_controller(cluster, arguments).await;
     controller.line_with("reconciles").await;
     controller
+}
+
+/// One that may not reconcile yet.
+pub(crate) async fn launch_controller(cluster: &Cluster, arguments: &[&str]) -> Process {
+    let kubeconfig = kubeconfig_by_rbac(cluster, "controller").await;
+    Program::postrider("controller").args(arguments).env("KUBECONFIG", kubeconfig).start()
 }
 
 /// A running dispatcher.
 pub(crate) struct Dispatcher {
     pub(crate) process: Process,
+    /// Where it takes events of this machine.
+    pub(crate) address: SocketAddr,
     poster: Poster,
     queue: Arc<tempfile::TempDir>,
 }
@@ -313,16 +341,23 @@ impl Dispatcher {
             .args(["--namespace", namespace, "--listen", "127.0.0.1:0", "--queue"])
             .args([queue.path()])
             .args(arguments)
-            .env("KUBECONFIG", kubeconfig_of(cluster, "dispatcher").await);
+            .env("KUBECONFIG", kubeconfig_by_rbac(cluster, "dispatcher").await);
         let process =
             environment.iter().fold(program, |program, (name, value)| program.env(name, value)).start();
-        let line = process.line_with("takes events").await;
-        let line: Value = serde_json::from_str(&line).unwrap();
-        let address = line["address"].as_str().unwrap().to_owned();
-        process.http_ready(&format!("http://{address}/readyz")).await;
+        let address = process.address("takes events").await;
+        process.http_ready(&format!("{}/readyz", process.health().await)).await;
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         let poster = Poster { url: format!("http://{address}/v1/namespaces/{namespace}"), http };
-        Self { process, poster, queue }
+        Self { process, address: address.parse().unwrap(), poster, queue }
+    }
+
+    /// What is pending, by the file of the queue: its dispatcher may have ended.
+    pub(crate) fn pending(&self) -> HashSet<String> {
+        let file = self.queue.path().join("queue.db");
+        let connection = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+        let mut ids = connection.prepare("SELECT id FROM event WHERE dead_ms IS NULL").unwrap();
+        let ids = ids.query_map([], |row| row.get(0).map(|id| Uuid::from_bytes(id).to_string())).unwrap();
+        ids.map(Result::unwrap).collect()
     }
 
     pub(crate) fn poster(&self) -> Poster {

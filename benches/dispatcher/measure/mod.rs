@@ -11,6 +11,7 @@ use crate::{
 };
 
 mod costs;
+mod crowd;
 mod fairness;
 mod full;
 mod latency;
@@ -72,6 +73,7 @@ impl fmt::Display for Scale {
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Section {
     Costs,
+    Crowd,
     Many,
     Fairness,
     Full,
@@ -85,6 +87,9 @@ pub(crate) async fn run(cluster: &Arc<Cluster>, scale: &Scale, only: Option<Sect
     let mut rows = Vec::new();
     if is_wanted(Section::Costs) {
         rows.extend(costs::run(cluster, &model, &receiver, scale).await);
+    }
+    if is_wanted(Section::Crowd) {
+        rows.extend(crowd::run(cluster, &model, scale).await);
     }
     if is_wanted(Section::Many) {
         rows.extend(many::run(cluster, &model, &receiver, scale).await);

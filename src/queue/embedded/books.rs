@@ -3,13 +3,14 @@
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 use jiff::Timestamp;
 use rusqlite::Connection;
 
 use super::super::{Amount, Counts, QueueError};
-use crate::event::WebhookKey;
+use crate::{event::WebhookKey, limits};
 
 /// Shared between who writes, who reads and who counts.
 #[derive(Debug, Default)]
@@ -20,6 +21,8 @@ pub(super) struct Known {
     pub(super) webhooks: HashMap<WebhookKey, Webhook>,
     /// Pending events of all webhooks.
     pub(super) pending: Amount,
+    /// When something was written last; `None` where that failed since.
+    written_at: Option<Instant>,
 }
 
 /// A webhook that has, or had, events.
@@ -64,6 +67,16 @@ impl Books {
                 None => drop(known.webhooks.remove(&key)),
             }
         }
+    }
+
+    /// Something was written, or could not be.
+    pub(super) fn wrote(&self, succeeded: bool) {
+        self.open().written_at = succeeded.then(Instant::now);
+    }
+
+    /// Whether something was written a moment ago, and nothing failed since.
+    pub(super) fn has_written(&self) -> bool {
+        self.open().written_at.is_some_and(|at| at.elapsed() < limits::QUEUE_PROVEN)
     }
 
     pub(super) fn open(&self) -> MutexGuard<'_, Known> {

@@ -151,6 +151,31 @@ fn a_file_that_is_damaged_or_something_else_is_refused_with_a_way_out() {
 }
 
 #[tokio::test]
+async fn that_something_can_be_written_is_shown_by_writing_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let queue = Embedded::open(directory.path()).unwrap();
+    let log = || fs::metadata(directory.path().join("queue.db-wal")).unwrap().len();
+    let before = log();
+    queue.writable().await.unwrap();
+    let shown = log();
+    assert!(shown > before, "nothing was written");
+    queue.writable().await.unwrap();
+    assert_eq!(log(), shown, "it was shown a moment ago");
+    queue.books.wrote(false);
+    queue.writable().await.unwrap();
+    assert!(log() > shown, "what has failed has to be shown anew");
+    // What writes nothing shows nothing.
+    queue.books.wrote(false);
+    queue.present(None, Vec::new(), at(0)).await.unwrap();
+    assert!(!queue.books.has_written());
+    queue.append(vec![event("a", "x")]).await.unwrap();
+    assert!(queue.books.has_written());
+    queue.close().await;
+    queue.books.wrote(false);
+    assert!(matches!(queue.writable().await, Err(QueueError::Closed)));
+}
+
+#[tokio::test]
 async fn a_full_file_refuses_the_event_and_still_settles_the_rest() {
     let directory = tempfile::tempdir().unwrap();
     let room = Room { file_bytes: 40 * 4096, ..Room::default() };
@@ -178,10 +203,7 @@ async fn a_webhook_has_its_bound_and_leaves_room_for_the_others() {
         assert!(matches!(queue.append(batch).await, Err(QueueError::Full)));
         queue.append(vec![event("b", "x")]).await.unwrap();
         let claim = queue.claim(&webhook("a"), at(1_000), 1).await.unwrap().claims.remove(0);
-        queue
-            .settle(&webhook("a"), vec![(claim.sequence, Settlement::Delivered { at: at(1) })])
-            .await
-            .unwrap();
+        queue.settle(&webhook("a"), vec![(claim.sequence, Settlement::Delivered)]).await.unwrap();
         queue.append(vec![event("a", "three")]).await.unwrap();
         assert_eq!(bodies(&queue, "a", 1_000).await, ["two", "three"]);
     }
@@ -213,7 +235,7 @@ async fn the_oldest_of_the_dead_makes_room_and_a_settlement_happens_once() {
     let queue = Embedded::open_with(directory.path(), room).unwrap();
     queue.append(["one", "two", "three"].map(|body| event("a", body)).into()).await.unwrap();
     for claim in queue.claim(&webhook("a"), at(1_000), 10).await.unwrap().claims {
-        for settlement in [dead("HTTPStatus"), dead("HTTPStatus"), Settlement::Delivered { at: at(1) }] {
+        for settlement in [dead("HTTPStatus"), dead("HTTPStatus"), Settlement::Delivered] {
             queue.settle(&webhook("a"), vec![(claim.sequence, settlement)]).await.unwrap();
         }
     }
@@ -232,7 +254,7 @@ async fn the_log_does_not_grow_for_as_long_as_commits_go_on() {
     for _ in 0..limits::WAL_PAGES * 10 / 250 {
         queue.append((0..10).map(|_| event("a", &body)).collect()).await.unwrap();
         let page = queue.claim(&webhook("a"), at(1_000), 10).await.unwrap();
-        let delivered = |claim: Claim| (claim.sequence, Settlement::Delivered { at: at(1) });
+        let delivered = |claim: Claim| (claim.sequence, Settlement::Delivered);
         queue.settle(&webhook("a"), page.claims.into_iter().map(delivered).collect()).await.unwrap();
         most = most.max(fs::metadata(directory.path().join("queue.db-wal")).unwrap().len());
     }
@@ -329,7 +351,7 @@ async fn an_event_that_comes_again_needs_no_room() {
     assert_eq!(queue.append(vec![named("a", "1")]).await.unwrap(), [first.id]);
     // Refused, it was not taken: it may come again when there is room.
     let page = queue.claim(&webhook("a"), at(1_000), 1).await.unwrap();
-    let delivered = (page.claims[0].sequence, Settlement::Delivered { at: at(1_000) });
+    let delivered = (page.claims[0].sequence, Settlement::Delivered);
     queue.settle(&webhook("a"), vec![delivered]).await.unwrap();
     let second = named("a", "2");
     assert_eq!(queue.append(vec![second.clone()]).await.unwrap(), [second.id]);

@@ -20,13 +20,35 @@ use crate::{
 
 pub(super) enum Change {
     Append(Vec<Event>),
-    Settle { webhook: WebhookKey, settlements: Vec<(Sequence, Settlement)> },
+    Settle {
+        webhook: WebhookKey,
+        settlements: Vec<(Sequence, Settlement)>,
+    },
     GiveUp(Box<GiveUp>),
-    BringForward { webhook: WebhookKey, now: Timestamp },
-    Replay { webhook: WebhookKey, filter: Filter, now: Timestamp },
-    RemoveDead { webhook: WebhookKey, filter: Filter },
-    Present { namespace: Option<String>, webhooks: Vec<WebhookKey>, now: Timestamp },
-    Expire { gone_before: Timestamp, dead_before: Timestamp },
+    BringForward {
+        webhook: WebhookKey,
+        now: Timestamp,
+    },
+    Replay {
+        webhook: WebhookKey,
+        filter: Filter,
+        now: Timestamp,
+    },
+    RemoveDead {
+        webhook: WebhookKey,
+        filter: Filter,
+    },
+    Present {
+        namespace: Option<String>,
+        webhooks: Vec<WebhookKey>,
+        now: Timestamp,
+    },
+    Expire {
+        gone_before: Timestamp,
+        dead_before: Timestamp,
+    },
+    /// Shows that something can be written.
+    Prove,
 }
 
 /// Of a webhook, what was taken before a time, but what is claimed.
@@ -195,6 +217,10 @@ impl<'a> Work<'a> {
             Change::Expire { gone_before, dead_before } => {
                 Outcome::Expired(self.expire(*gone_before, *dead_before)?)
             }
+            Change::Prove => {
+                self.prove()?;
+                Outcome::Done
+            }
         }))
     }
 
@@ -333,7 +359,7 @@ impl<'a> Work<'a> {
                     )?
                     .execute((sequence, since.as_millisecond(), due_at.as_millisecond()))?;
             }
-            Settlement::Delivered { .. } => {
+            Settlement::Delivered => {
                 let delivered = self
                     .transaction
                     .prepare_cached(&format!(
@@ -611,6 +637,14 @@ impl<'a> Work<'a> {
             expired.dead += 1;
         }
         Ok(expired)
+    }
+
+    /// Writes a page of the file as it was.
+    fn prove(&mut self) -> Result<(), QueueError> {
+        let version: i64 = self.transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        self.transaction.pragma_update(None, "user_version", version)?;
+        self.log_pages += 1;
+        Ok(())
     }
 
     /// Events for which a condition holds, each with the number of its webhook.

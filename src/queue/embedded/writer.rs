@@ -123,8 +123,19 @@ impl Writer {
         }
     }
 
-    /// Writes all changes in one transaction; the inner results are refusals that wrote nothing.
+    /// Writes all changes in one transaction, and notes whether that can be done.
     fn commit(&mut self, changes: &[&Change]) -> Result<Vec<Result<Outcome, QueueError>>, QueueError> {
+        let committed = self.write(changes);
+        match &committed {
+            // Not every change writes something.
+            Ok((_, 0)) => {}
+            _ => self.books.wrote(committed.is_ok()),
+        }
+        committed.map(|(results, _)| results)
+    }
+
+    /// The inner results are refusals that wrote nothing. Also returns an estimate of the pages that were written.
+    fn write(&mut self, changes: &[&Change]) -> Result<(Vec<Result<Outcome, QueueError>>, i64), QueueError> {
         let mut work = Work::begin(self.connection.transaction()?, &self.books, &self.seen, &self.room);
         step("begun");
         let results = changes.iter().map(|change| work.apply(change)).collect::<Result<_, _>>()?;
@@ -138,7 +149,7 @@ impl Writer {
         for waker in woken.iter().filter_map(|webhook| wakers.get(webhook)) {
             waker.notify_one();
         }
-        Ok(results)
+        Ok((results, log_pages))
     }
 }
 

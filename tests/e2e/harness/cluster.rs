@@ -17,12 +17,13 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::Namespace as NamespaceObject;
+use k8s_openapi::api::core::v1::{Namespace as NamespaceObject, Secret};
 use kube::{
     Api, Client, Config,
-    api::{ObjectMeta, PostParams},
+    api::{ObjectMeta, Patch, PatchParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
 };
+use serde_json::json;
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
@@ -121,6 +122,17 @@ impl Cluster {
         self.kubectl_tool().args(arguments).run().await
     }
 
+    /// Runs a line as a person types it, to whom this cluster is the current one.
+    pub(crate) async fn typed(&self, line: &str) -> Output {
+        let kubectl = format!(
+            "kubectl() {{ {} --cache-dir {} \"$@\"; }}\n{line}",
+            self.kubectl.display(),
+            directory::of_run().join("kubectl-cache").display()
+        );
+        let kubeconfig = format!("KUBECONFIG={}", self.kubeconfig.display());
+        Tool::new("env").args([&kubeconfig, "sh", "-euc", &kubectl]).run().await
+    }
+
     /// Applies manifests as a person does.
     pub(crate) async fn apply(&self, manifests: &str) -> Output {
         self.kubectl_tool().args(["apply", "-f", "-"]).stdin(manifests).run().await
@@ -213,6 +225,17 @@ impl Namespace {
     pub(crate) async fn apply(&self, manifests: &str) -> Output {
         let tool = self.cluster.kubectl_tool().arg("--namespace", &self.name);
         tool.args(["apply", "-f", "-"]).stdin(manifests).run().await
+    }
+
+    /// A Secret with a serving certificate, as cert-manager writes it.
+    pub(crate) async fn serving_certificate(&self, name: &str, chain: &str, key: &str) {
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": { "name": name },
+            "stringData": { "tls.crt": chain, "tls.key": key },
+        });
+        let patch = PatchParams::apply("test").force();
+        let applied = self.api::<Secret>().patch(name, &patch, &Patch::Apply(secret)).await;
+        applied.unwrap_or_else(|error| panic!("Secret {name}: {error}"));
     }
 
     /// Fails when what kubectl shows of these kinds (`events,configmaps`) gives a secret of the run away.
@@ -338,7 +361,7 @@ async fn build_programs() -> Result<(), String> {
     }
 }
 
-async fn client_of(path: &Path) -> Result<Client, String> {
+pub(crate) async fn client_of(path: &Path) -> Result<Client, String> {
     let explain = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let kubeconfig = Kubeconfig::read_from(path).map_err(|error| explain(&error))?;
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())

@@ -72,6 +72,8 @@ impl Program {
         // All that it could say: what is looked through for secrets at the end.
         Self::new(subcommand, env!("CARGO_BIN_EXE_postrider"))
             .args([subcommand])
+            // Others run beside it.
+            .args(["--metrics-listen", "127.0.0.1:0"])
             .env("RUST_BACKTRACE", "1")
             .env("POSTRIDER_LOG", "debug,postrider=trace,hyper_util=info,tower=info,kube_client=info")
     }
@@ -227,6 +229,19 @@ impl Process {
     pub(crate) async fn line_with(&self, text: &str) -> String {
         self.find_line(&format!("a line with `{text}`"), |line| line.contains(text).then(|| line.to_owned()))
             .await
+    }
+
+    /// The address in the line of the operator's own program that says `message`.
+    pub(crate) async fn address(&self, message: &str) -> String {
+        let line = self.line_with(message).await;
+        let line: serde_json::Value =
+            serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        line["address"].as_str().unwrap_or_else(|| panic!("no address: {line}")).to_owned()
+    }
+
+    /// Where the operator's own program tells of its health.
+    pub(crate) async fn health(&self) -> String {
+        format!("http://{}", self.address("tells of its health").await)
     }
 
     /// Waits until a GET of `url` is answered with 200.

@@ -11,7 +11,6 @@ use std::{
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
-use serde_json::Value;
 use tokio::{
     sync::{Mutex, watch},
     time::sleep,
@@ -147,17 +146,26 @@ pub(crate) async fn start_controller(cluster: &Cluster) -> Process {
 
 /// Starts a dispatcher of one namespace; returns it and where events of the namespace are posted.
 pub(crate) async fn start_dispatcher(cluster: &Cluster, namespace: &str, queue: &Path) -> (Process, String) {
+    start_dispatcher_with(cluster, namespace, queue, &[]).await
+}
+
+/// With these arguments beside.
+pub(crate) async fn start_dispatcher_with(
+    cluster: &Cluster,
+    namespace: &str,
+    queue: &Path,
+    arguments: &[&str],
+) -> (Process, String) {
     let dispatcher = Program::postrider("dispatcher")
         .args(["--namespace", namespace, "--listen", "127.0.0.1:0", "--queue"])
         .args([queue])
         .args(TO_RECEIVERS)
+        .args(arguments)
         .env("KUBECONFIG", cluster.kubeconfig())
         // Not a line for each event: a run has hundreds of thousands.
         .env("POSTRIDER_LOG", "info")
         .start();
-    let line = dispatcher.line_with("takes events").await;
-    let line: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
-    let address = line["address"].as_str().unwrap_or_else(|| panic!("no address: {line}"));
-    dispatcher.http_ready(&format!("http://{address}/readyz")).await;
+    let address = dispatcher.address("takes events").await;
+    dispatcher.http_ready(&format!("{}/readyz", dispatcher.health().await)).await;
     (dispatcher, format!("http://{address}/v1/namespaces/{namespace}"))
 }

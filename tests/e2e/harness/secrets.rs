@@ -33,6 +33,14 @@ pub(crate) fn password(what: &str, password: &str) {
     add(what, needles);
 }
 
+/// Looked for in every log of the run: a JSON Web Token, by its claims and by its signature, for a part of it may be
+/// told as well as the whole. Its header is that of others, too.
+pub(crate) fn token(what: &str, token: &str) {
+    let mut parts = token.trim().split('.').skip(1).peekable();
+    assert!(parts.peek().is_some(), "{what} is no JSON Web Token");
+    parts.for_each(|part| password(what, part));
+}
+
 /// Looked for in every log of the run: a private key, by the bytes of its DER that are in no certificate.
 pub(crate) fn private_key(what: &str, der: &[u8]) {
     let secret = secret_bytes(der.len());

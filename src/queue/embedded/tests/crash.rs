@@ -73,9 +73,9 @@ fn child() {
             async |settlement| queue.settle(&webhook("a"), vec![(claim.sequence, settlement)]).await.unwrap();
         match operation.as_str() {
             "append" => {
-                queue.append(["x", "y", "z"].map(|body| event("a", body)).into()).await.map(drop).unwrap()
+                queue.append(["x", "y", "z"].map(|body| event("a", body)).into()).await.map(drop).unwrap();
             }
-            "complete" => settle(Settlement::Delivered { at: at(1) }).await,
+            "complete" => settle(Settlement::Delivered).await,
             "retry" => settle(Settlement::Retry { since: at(1), due_at: at(5_000) }).await,
             "dead" => settle(dead("HTTPStatus")).await,
             "replay" => drop(queue.replay(&webhook("a"), Filter::default(), at(1_000)).await.unwrap()),
@@ -132,10 +132,7 @@ async fn fill(directory: &Path) {
             break;
         }
         for claim in page.claims {
-            queue
-                .settle(&webhook("a"), vec![(claim.sequence, Settlement::Delivered { at: at(1) })])
-                .await
-                .unwrap();
+            queue.settle(&webhook("a"), vec![(claim.sequence, Settlement::Delivered)]).await.unwrap();
             delivered += 1;
         }
     }
