@@ -1,4 +1,4 @@
-.PHONY: demo test prove-rotation bench soak image lint deny crds ci help
+.PHONY: demo test prove-rotation bench soak image e2e lint deny crds ci help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,6 +30,10 @@ soak: ## that nothing is lost and nothing grows for as long as you like (MINUTES
 image: ## the container image of this checkout, as an archive (NAME=… names it)
 	@tests/require cargo go cc git python3
 	image/build $(NAME)
+
+e2e: ## helm install on a real node, and events through it (root; IMAGE=… takes an archive)
+	@tests/require cargo go cc git python3 openssl keytool curl
+	tests/node/e2e $(IMAGE)
 
 lint: ## formatting, clippy, generated files
 	cargo fmt --check
