@@ -53,7 +53,7 @@ pub const EVENT_ATTRIBUTES: usize = 64;
 pub const BATCH_EVENTS: usize = 1000;
 /// Events that one request for all webhooks of a namespace comes to.
 pub const FAN_OUT_EVENTS: usize = 10_000;
-/// Their bodies, bytes, each as often as it is stored.
+/// Their attributes and bodies, bytes, each as often as it is stored.
 pub const FAN_OUT_BYTES: usize = 32 * 1024 * 1024;
 
 // --- The queue -----------------------------------------------------------------------------------
@@ -74,6 +74,11 @@ pub const QUEUE_BYTES: i64 = 8 * 1024 * 1024 * 1024;
 pub const QUEUE_REQUESTS: usize = 1024;
 /// Requests that share one commit.
 pub const QUEUE_BATCH: usize = 256;
+/// Events of the requests that share one commit, and their attributes and bodies, bytes: nobody waits long for what
+/// others send at one time. The first request is written whatever it holds.
+pub const QUEUE_BATCH_EVENTS: usize = 2000;
+/// See [`QUEUE_BATCH_EVENTS`].
+pub const QUEUE_BATCH_BYTES: usize = 16 * 1024 * 1024;
 /// Events of one webhook that have been attempted, and what became of them is not on disk yet; no attempt begins
 /// beyond that.
 pub const SETTLING_EVENTS: usize = 256;
@@ -370,7 +375,7 @@ pub const SERVING_WRITES_PER_MINUTE: u32 = 30;
 /// How long another controller waits for one that has gone without a word, seconds.
 pub const LEASE_SECONDS: u64 = 15;
 /// So long before it would run out the Lease is renewed, seconds.
-pub const LEASE_GRACE_SECONDS: u64 = 5;
+pub const LEASE_GRACE_SECONDS: u64 = 7;
 /// Time for a request of the Lease, so that one that hangs fails within the grace, and work has ended before the
 /// Lease runs out.
 pub const LEASE_REQUEST: Duration = Duration::from_secs(2);

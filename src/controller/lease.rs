@@ -12,7 +12,6 @@ use kube_lease_manager::{LeaseManager, LeaseManagerBuilder, LeaseManagerError, L
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::FIELD_MANAGER;
 use crate::{backoff::backoff, limits};
 
 /// Name of the Lease.
@@ -62,8 +61,8 @@ async fn term<W: Future<Output = ()>>(
     stop: &CancellationToken,
     work: &mut impl FnMut() -> W,
 ) -> Result<(), LeaseManagerError> {
-    let parameters = LeaseParams::new(identity, limits::LEASE_SECONDS, limits::LEASE_GRACE_SECONDS)
-        .with_field_manager(FIELD_MANAGER);
+    // Its manager of fields is of this process alone: that two apply at one time is a conflict, and one gives way.
+    let parameters = LeaseParams::new(identity, limits::LEASE_SECONDS, limits::LEASE_GRACE_SECONDS);
     // One for each term: what an earlier one believed of itself is not told again.
     let manager = LeaseManagerBuilder::new(client.clone(), LEASE)
         .with_namespace(namespace)
@@ -106,6 +105,8 @@ async fn client() -> Result<Client, kube::Error> {
     config.connect_timeout = Some(limits::LEASE_REQUEST);
     config.read_timeout = Some(limits::LEASE_REQUEST);
     config.write_timeout = Some(limits::LEASE_REQUEST);
+    // A server that says "later" would be obeyed, until the Lease has run out.
+    config.default_retry = false;
     Client::try_from(config)
 }
 

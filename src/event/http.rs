@@ -81,6 +81,12 @@ pub struct Message {
 }
 
 impl Message {
+    /// Its attributes and its data.
+    pub fn bytes(&self) -> usize {
+        let attributes = self.attributes.iter().map(|(name, value)| name.len() + value.len());
+        attributes.sum::<usize>() + self.body.len()
+    }
+
     /// The CloudEvents type.
     pub fn event_type(&self) -> &str {
         self.attributes.get("type").map(String::as_str).unwrap_or_default()
@@ -92,9 +98,14 @@ impl Message {
         Event { id: self.id, webhook, accepted_at: now, attributes: self.attributes, body: self.body, key }
     }
 
-    /// The event for one webhook of many, each of which has an id of its own.
+    /// The event for one webhook of many, each of which has an id of its own; also as a CloudEvent, where its sender
+    /// has not given it one.
     pub fn to_event(&self, webhook: WebhookKey, ordered: bool, now: Timestamp) -> Event {
-        Self { id: Uuid::now_v7(), ..self.clone() }.into_event(webhook, ordered, now)
+        let mut copy = Self { id: Uuid::now_v7(), ..self.clone() };
+        if let Some(id) = copy.attributes.get_mut("id").filter(|id| **id == self.id.to_string()) {
+            *id = copy.id.to_string();
+        }
+        copy.into_event(webhook, ordered, now)
     }
 }
 
@@ -352,6 +363,20 @@ mod tests {
             ("type", "order.paid"),
         ];
         assert_eq!(event.attributes, expected.map(|(n, v)| (n.to_owned(), v.to_owned())).into());
+    }
+
+    #[test]
+    fn each_copy_of_what_its_sender_has_not_named_is_another_event() {
+        let webhook = || WebhookKey { namespace: "shop".into(), name: "partner".into() };
+        let copy = |message: &Message| message.to_event(webhook(), false, Timestamp::UNIX_EPOCH);
+        let wrapped = &read_all(&[], "x").unwrap()[0];
+        let (one, other) = (copy(wrapped), copy(wrapped));
+        assert_ne!(one.attributes["id"], other.attributes["id"]);
+        assert_eq!((one.sender_key(), other.sender_key()), (None, None));
+        let named = &read_all(&BINARY, "x").unwrap()[0];
+        assert_eq!(copy(named).attributes["id"], "1");
+        assert_eq!(copy(named).sender_key(), copy(named).sender_key());
+        assert!(copy(named).sender_key().is_some());
     }
 
     #[test]

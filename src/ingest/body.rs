@@ -30,8 +30,19 @@ async fn answer(bodies: &Arc<Shares>, request: Request, next: Next) -> Result<Re
     let peer = head.extensions.get().map_or_else(|| [0, 0, 0, 0].into(), |Peer(address)| *address);
     let mut share = bodies.take(peer, 0).map_err(Refused::Over)?;
     let body = timeout(limits::INGEST_BODY, read(body, &mut share)).await.map_err(|_| Refused::TooSlow)??;
-    let answered = timeout(limits::INGEST_ANSWER, next.run(Request::from_parts(head, body.into()))).await;
-    answered.map_err(|_| Refused::NoAnswer)
+    // Not ended when its sender goes away: what waits for the disk has its share until it is there.
+    let handled = tokio::spawn(async move {
+        let _share = share;
+        next.run(Request::from_parts(head, body.into())).await
+    });
+    match timeout(limits::INGEST_ANSWER, handled).await {
+        Ok(Ok(response)) => Ok(response),
+        Ok(Err(error)) => {
+            tracing::error!(%error, "a request ended abnormally");
+            Err(Refused::NoAnswer)
+        }
+        Err(_) => Err(Refused::NoAnswer),
+    }
 }
 
 async fn read(mut body: Body, share: &mut Taken) -> Result<Bytes, Refused> {
@@ -58,7 +69,7 @@ mod tests {
 
     use axum::{Router, http::StatusCode, middleware, routing::post};
     use futures::{StreamExt as _, stream};
-    use tokio::time::Instant;
+    use tokio::{sync::Notify, time::Instant};
     use tower::ServiceExt as _;
 
     use super::*;
@@ -101,5 +112,30 @@ mod tests {
         }
         let large = vec![piece(0, limits::EVENT_BYTES), piece(0, 1)];
         assert_eq!(sent((usize::MAX, usize::MAX), large).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_under_way_has_its_share_also_without_its_sender() {
+        let (begun, ends) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (tells, waits) = (Arc::clone(&begun), Arc::clone(&ends));
+        let handler = move |_: Bytes| {
+            let (tells, waits) = (Arc::clone(&tells), Arc::clone(&waits));
+            async move {
+                tells.notify_one();
+                waits.notified().await;
+            }
+        };
+        let routes = Router::new().route("/", post(handler));
+        let routes = routes.layer(middleware::from_fn_with_state(Shares::new((10, 10)), whole));
+        let send = || routes.clone().oneshot(Request::post("/").body(Body::from(vec![b'x'; 10])).unwrap());
+        let sender = tokio::spawn(send());
+        begun.notified().await;
+        sender.abort();
+        assert!(sender.await.unwrap_err().is_cancelled());
+        assert_eq!(send().await.unwrap().status(), StatusCode::TOO_MANY_REQUESTS);
+        ends.notify_one();
+        tokio::task::yield_now().await;
+        ends.notify_one();
+        assert_eq!(send().await.unwrap().status(), StatusCode::OK);
     }
 }

@@ -73,18 +73,21 @@ async fn to_all<Q: Queue, W: Webhooks, C: Clock>(
     let now = ingest.clock.now();
     let source = format!("/namespaces/{namespace}");
     let messages = http::read(&headers, &body, &source, now)?;
-    let takers = || {
-        messages.iter().flat_map(|message| {
-            let takes = |(_, takes): &&(WebhookKey, super::Takes)| takes.events.take(message.event_type());
-            webhooks.iter().filter(takes).map(move |(webhook, takes)| (message, webhook, takes.ordered))
-        })
-    };
-    let bytes: usize = takers().map(|(message, ..)| message.body.len()).sum();
-    if bytes > limits::FAN_OUT_BYTES || takers().count() > limits::FAN_OUT_EVENTS {
-        return Err(Refused::FansOutTooFar(webhooks.len()));
+    // Bounded by what it comes to, before any of it is made.
+    let (mut takers, mut bytes) = (Vec::new(), 0);
+    for message in &messages {
+        for (webhook, takes) in webhooks.iter().filter(|(_, takes)| takes.events.take(message.event_type())) {
+            bytes += message.bytes();
+            if bytes > limits::FAN_OUT_BYTES || takers.len() == limits::FAN_OUT_EVENTS {
+                return Err(Refused::FansOutTooFar(webhooks.len()));
+            }
+            takers.push((message, webhook, takes.ordered));
+        }
     }
-    let events: Vec<_> =
-        takers().map(|(message, webhook, ordered)| message.to_event(webhook.clone(), ordered, now)).collect();
+    let events: Vec<_> = takers
+        .into_iter()
+        .map(|(message, webhook, ordered)| message.to_event(webhook.clone(), ordered, now))
+        .collect();
     let names: Vec<_> = events.iter().map(|event| event.webhook.name.clone()).collect();
     let ids = if events.is_empty() { Vec::new() } else { ingest.queue.append(events).await? };
     let taken: Vec<_> = names.into_iter().zip(ids).map(|(webhook, id)| Taken { webhook, id }).collect();

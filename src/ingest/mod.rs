@@ -92,14 +92,16 @@ pub(crate) async fn serve(
     secure: Option<Secure>,
     stop: CancellationToken,
 ) {
-    let bounds =
-        Arc::new(Bounds::new(limits::INGEST_CONNECTIONS, limits::INGEST_HANDSHAKES, limits::INGEST_REQUESTS));
+    // Each its own: whoever crowds one of them keeps nobody from the other.
+    let bounds = || {
+        Arc::new(Bounds::new(limits::INGEST_CONNECTIONS, limits::INGEST_HANDSHAKES, limits::INGEST_REQUESTS))
+    };
     let over_tls = async {
         if let Some(Secure { listener, tls, routes }) = secure {
-            server::serve(listener, Some(tls), routes, Arc::clone(&bounds), stop.clone()).await;
+            server::serve(listener, Some(tls), routes, bounds(), stop.clone()).await;
         }
     };
-    tokio::join!(server::serve(plain, None, routes, Arc::clone(&bounds), stop.clone()), over_tls);
+    tokio::join!(server::serve(plain, None, routes, bounds(), stop.clone()), over_tls);
 }
 
 /// What is served to whoever reaches it: for this machine alone.

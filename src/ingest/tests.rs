@@ -290,6 +290,14 @@ async fn an_event_that_many_take_is_bounded_by_what_it_comes_to() {
     let (status, _, body) = scene.send(request).await;
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
     assert!(body.contains("40 webhooks"), "{body}");
+    // Attributes count as well.
+    let event =
+        json!({ "specversion": "1.0", "id": "1", "source": "s", "type": "t", "subject": "x".repeat(16_000) });
+    let request = Request::post("/v1/namespaces/shop/events");
+    let request = request.header("content-type", "application/cloudevents-batch+json");
+    let (status, ..) =
+        scene.send(request.body(Body::from(json!(vec![event; 60]).to_string())).unwrap()).await;
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(scene.queue.counts(&webhook("a")).pending.events, 0);
 }
 

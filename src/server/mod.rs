@@ -250,17 +250,18 @@ impl Sender {
     ) -> Result<Response<impl HttpBody<Data = Bytes, Error = axum::Error>>, Infallible> {
         let exchange = self.activity.begin();
         let admitted = self.admit(&request);
-        let (place, response) = match admitted {
-            Err(refused) => (None, refused.into_response()),
-            Ok(place) => {
+        let response = match admitted {
+            Err(refused) => refused.into_response(),
+            // The place is free again with the answer: a sender that does not take it holds its connection alone.
+            Ok(_place) => {
                 request.extensions_mut().insert(Peer(self.peer));
                 let Ok(response) = self.routes.clone().call(request.map(Body::new)).await;
-                (Some(place), response)
+                response
             }
         };
         Ok(response.map(|body| {
             body.inspect_frame(move |_| {
-                let _held = (&exchange, &place);
+                let _held = &exchange;
             })
         }))
     }

@@ -85,6 +85,8 @@ impl Reader {
                 while let Some(read) = next.take() {
                     match read {
                         Read::Claim(claim) => wanted.push(claim),
+                        // Who asked may have gone away.
+                        Read::Dead { reply, .. } if reply.is_closed() => {}
                         Read::Dead { webhook, filter, after, at_most, reply } => {
                             let _ = reply.send(self.dead(&webhook, &filter, after, at_most));
                         }
@@ -174,39 +176,39 @@ impl Reader {
         at_most: usize,
     ) -> Result<Vec<DeadLetter>, QueueError> {
         let Some(id) = self.books.id(webhook) else { return Ok(Vec::new()) };
-        let mut statement = self.connection.prepare_cached(
-            "SELECT sequence, dead_ms, failures, dead_reason, dead_message, dead_status, dead_body,
-                    id, accepted_ms, attributes, body, key
-             FROM event WHERE webhook = ?1 AND dead_ms IS NOT NULL AND sequence > ?2 ORDER BY sequence",
+        // Bodies are read only of what is asked for: a filter may step over thousands.
+        let mut found = self.connection.prepare_cached(
+            "SELECT sequence, id, dead_reason, dead_ms FROM event
+             WHERE webhook = ?1 AND dead_ms IS NOT NULL AND sequence > ?2 ORDER BY sequence",
         )?;
-        let mut rows = statement.query((id, after))?;
+        let mut letter = self.connection.prepare_cached(
+            "SELECT failures, dead_message, dead_status, dead_body, id, accepted_ms, attributes, body, key
+             FROM event WHERE sequence = ?1 AND dead_ms IS NOT NULL",
+        )?;
+        let mut rows = found.query((id, after))?;
         let (mut letters, mut bytes) = (Vec::new(), 0);
         while let Some(row) = rows.next()?
             && letters.len() < at_most.min(limits::CLAIM_EVENTS)
             && bytes <= limits::CLAIM_BYTES
         {
-            let (dead_at, reason) = (time(row.get(1)?), row.get::<_, Option<String>>(3)?.unwrap_or_default());
-            // A body is read only of what is asked for.
-            if !filter.takes(Uuid::from_bytes(row.get(7)?), &reason, dead_at) {
+            let (sequence, reason) = (row.get(0)?, row.get::<_, Option<String>>(2)?.unwrap_or_default());
+            let dead_at = time(row.get(3)?);
+            if !filter.takes(Uuid::from_bytes(row.get(1)?), &reason, dead_at) {
                 continue;
             }
-            let letter = DeadLetter {
-                sequence: row.get(0)?,
-                dead_at,
-                failures: row.get(2)?,
-                cause: Cause {
-                    reason,
-                    message: row.get::<_, Option<String>>(4)?.unwrap_or_default(),
-                    response: match row.get::<_, Option<u16>>(5)? {
-                        Some(status) => {
-                            let body = row.get::<_, Option<Vec<u8>>>(6)?.unwrap_or_default();
-                            Some(Response { status, body })
-                        }
-                        None => None,
-                    },
-                },
-                event: read_event(row, 7, webhook)?,
+            let read = |row: &Row<'_>| {
+                let body = row.get::<_, Option<Vec<u8>>>(3)?.unwrap_or_default();
+                let response = row.get::<_, Option<u16>>(2)?.map(|status| Response { status, body });
+                let message = row.get::<_, Option<String>>(1)?.unwrap_or_default();
+                Ok(DeadLetter {
+                    sequence,
+                    dead_at,
+                    failures: row.get(0)?,
+                    cause: Cause { reason, message, response },
+                    event: read_event(row, 4, webhook)?,
+                })
             };
+            let letter = letter.query_row([sequence], read)?;
             bytes += letter.event.body.len();
             letters.push(letter);
         }

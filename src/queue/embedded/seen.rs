@@ -62,12 +62,13 @@ impl Seen {
 
     /// What a commit came to.
     pub(super) fn keep(&mut self, changes: Changes) {
+        // First: what was taken may be forgotten already.
+        self.places.extend(changes.places);
         for (fingerprint, place) in changes.forgotten {
             if self.places.get(&fingerprint) == Some(&place) {
                 self.places.remove(&fingerprint);
             }
         }
-        self.places.extend(changes.places);
         self.next_webhook = changes.next_webhook;
     }
 }

@@ -14,7 +14,7 @@ fn webhook(name: &str) -> WebhookKey {
     WebhookKey { namespace: "shop".into(), name: name.into() }
 }
 
-fn event(webhook_name: &str, body: &str) -> Event {
+pub(super) fn event(webhook_name: &str, body: &str) -> Event {
     Event {
         id: Uuid::now_v7(),
         webhook: webhook(webhook_name),
@@ -355,4 +355,18 @@ async fn an_event_that_comes_again_needs_no_room() {
     queue.settle(&webhook("a"), vec![delivered]).await.unwrap();
     let second = named("a", "2");
     assert_eq!(queue.append(vec![second.clone()]).await.unwrap(), [second.id]);
+}
+
+#[tokio::test]
+async fn what_is_taken_and_forgotten_in_one_commit_is_taken_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let queue = Embedded::open(directory.path()).unwrap();
+    // The clock jumps within the commit: the first one is too old at its end.
+    let later = at(2_000 + 2 * i64::try_from(limits::SEEN.as_millis()).unwrap());
+    let (first, jumped) = (named("a", "1"), Event { accepted_at: later, ..named("a", "2") });
+    queue.append(vec![first.clone(), jumped.clone()]).await.unwrap();
+    let again = Event { accepted_at: later, ..named("a", "1") };
+    assert_eq!(queue.append(vec![again.clone()]).await.unwrap(), [again.id]);
+    let twice = Event { accepted_at: later, ..named("a", "1") };
+    assert_eq!(queue.append(vec![twice]).await.unwrap(), [again.id]);
 }

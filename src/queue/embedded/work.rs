@@ -51,6 +51,21 @@ pub(super) enum Change {
     Prove,
 }
 
+impl Change {
+    /// How many events it writes, and their bodies.
+    pub(super) fn weight(&self) -> (usize, usize) {
+        match self {
+            Self::Append(events) => (events.len(), events.iter().map(|event| event.body.len()).sum()),
+            Self::Settle { settlements, .. } => (settlements.len(), 0),
+            // A bounded number each, and seldom.
+            Self::GiveUp(_) | Self::Replay { .. } | Self::RemoveDead { .. } | Self::Expire { .. } => {
+                (limits::EXPIRED_AT_ONCE, 0)
+            }
+            Self::BringForward { .. } | Self::Present { .. } | Self::Prove => (1, 0),
+        }
+    }
+}
+
 /// Of a webhook, what was taken before a time, but what is claimed.
 pub(super) struct GiveUp {
     pub(super) webhook: WebhookKey,

@@ -38,7 +38,28 @@ pub(super) struct Writer {
     moved: Arc<AtomicBool>,
 }
 
-type Batch = Vec<(Change, oneshot::Sender<Result<Outcome, QueueError>>)>;
+/// Requests that share a commit.
+#[derive(Default)]
+struct Batch {
+    changes: Vec<(Change, oneshot::Sender<Result<Outcome, QueueError>>)>,
+    events: usize,
+    bytes: usize,
+}
+
+impl Batch {
+    fn add(&mut self, change: Change, reply: oneshot::Sender<Result<Outcome, QueueError>>) {
+        let (events, bytes) = change.weight();
+        self.events += events;
+        self.bytes += bytes;
+        self.changes.push((change, reply));
+    }
+
+    fn is_full(&self) -> bool {
+        self.changes.len() >= limits::QUEUE_BATCH
+            || self.events >= limits::QUEUE_BATCH_EVENTS
+            || self.bytes >= limits::QUEUE_BATCH_BYTES
+    }
+}
 
 impl Writer {
     pub(super) fn new(
@@ -69,10 +90,10 @@ impl Writer {
         let mut open = true;
         while open {
             let Some(first) = writes.blocking_recv() else { break };
-            let mut batch = Vec::new();
+            let mut batch = Batch::default();
             open = gather(&mut batch, Some(first), writes);
             // Where many wait, more are about to: a commit costs the same for all of them together.
-            if open && (limits::QUEUE_CROWD..limits::QUEUE_BATCH).contains(&batch.len()) {
+            if open && batch.changes.len() >= limits::QUEUE_CROWD && !batch.is_full() {
                 thread::sleep(limits::QUEUE_GATHER);
                 let next = writes.try_recv().ok();
                 open = gather(&mut batch, next, writes);
@@ -107,7 +128,7 @@ impl Writer {
     }
 
     fn serve(&mut self, batch: Batch) {
-        let changes: Vec<&Change> = batch.iter().map(|(change, _)| change).collect();
+        let changes: Vec<&Change> = batch.changes.iter().map(|(change, _)| change).collect();
         let results = match self.commit(&changes) {
             Ok(results) => results,
             // One of many failed: each is tried alone, so that the others do not pay for it.
@@ -117,7 +138,7 @@ impl Writer {
                 .collect(),
             Err(error) => vec![Err(error)],
         };
-        for ((_, reply), result) in batch.into_iter().zip(results) {
+        for ((_, reply), result) in batch.changes.into_iter().zip(results) {
             // A sender that has gone away still has its event delivered: at least once.
             let _ = reply.send(result);
         }
@@ -157,10 +178,10 @@ impl Writer {
 fn gather(batch: &mut Batch, mut next: Option<Write>, writes: &mut mpsc::Receiver<Write>) -> bool {
     while let Some(write) = next {
         match write {
-            Write::Change { change, reply } => batch.push((change, reply)),
+            Write::Change { change, reply } => batch.add(change, reply),
             Write::Close => return false,
         }
-        next = if batch.len() < limits::QUEUE_BATCH { writes.try_recv().ok() } else { None };
+        next = if batch.is_full() { None } else { writes.try_recv().ok() };
     }
     true
 }
@@ -185,3 +206,33 @@ fn checkpoint_when_wished(connection: &Connection, wishes: &Receiver<()>, moved:
 use super::tests::crash::step;
 #[cfg(not(test))]
 fn step(_: &str) {}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::tests::event, *};
+
+    #[test]
+    fn a_commit_takes_no_more_than_a_share_of_what_waits() {
+        let (send, mut writes) = mpsc::channel(16);
+        let events = |count, body: &str| (0..count).map(|_| event("a", body)).collect();
+        let large = "x".repeat(limits::QUEUE_BATCH_BYTES);
+        for events in [
+            events(limits::QUEUE_BATCH_EVENTS - 1, ""),
+            events(1, ""),
+            events(2 * limits::QUEUE_BATCH_EVENTS, ""),
+            events(1, &large),
+            events(1, ""),
+        ] {
+            let (reply, _) = oneshot::channel();
+            let change = Change::Append(events);
+            assert!(send.try_send(Write::Change { change, reply }).is_ok());
+        }
+        let mut taken = Vec::new();
+        while let Ok(first) = writes.try_recv() {
+            let mut batch = Batch::default();
+            gather(&mut batch, Some(first), &mut writes);
+            taken.push(batch.changes.len());
+        }
+        assert_eq!(taken, [2, 1, 1, 1]);
+    }
+}
