@@ -1,4 +1,4 @@
-.PHONY: demo test prove-rotation bench soak lint crds ci help
+.PHONY: demo test prove-rotation bench soak image e2e lint deny chart-lint crds chart-readme ci help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,14 +27,36 @@ soak: ## that nothing is lost and nothing grows for as long as you like (MINUTES
 	tests/cluster/build >/dev/null
 	cargo test --test soak -- --minutes '$(or $(MINUTES),30)' $(if $(SEED),--seed '$(SEED)')
 
+image: ## the container image of this checkout, as an archive (NAME=… names it)
+	@tests/require cargo go cc git python3
+	image/build $(NAME)
+
+e2e: ## helm install on a real node, and events through it (root; IMAGE=… takes an archive)
+	@tests/require cargo go cc git python3 openssl keytool curl
+	tests/node/e2e $(IMAGE)
+
 lint: ## formatting, clippy, generated files
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	cargo clippy --test prove_rotation --test soak -- -D warnings # not among all: they are no part of make test
 	cargo run --quiet -- crd | diff crds/outboundwebhooks.yaml - # otherwise: make crds
+	diff crds/outboundwebhooks.yaml charts/postrider/files/outboundwebhooks.yaml # likewise
 
-crds: ## write crds/ anew from the types
+deny: ## licences, bans, sources and known advisories of the dependencies
+	@tests/require cargo python3
+	tests/deny
+
+crds: ## write crds/ and the chart's copy anew from the types
 	cargo run --quiet -- crd > crds/outboundwebhooks.yaml
+	cp crds/outboundwebhooks.yaml charts/postrider/files/
 
-ci: ## lint, test, demo and prove-rotation, in turn, with times
+chart-lint: ## the chart: helm lint, Kubernetes' schemas, its tests, generated files
+	@tests/require go python3
+	tests/tools/chart-lint
+
+chart-readme: ## write the chart's README anew from its values
+	tests/tools/chart-readme > charts/postrider/README.md.new
+	mv charts/postrider/README.md.new charts/postrider/README.md
+
+ci: ## lint, chart-lint, deny, test, demo and prove-rotation, in turn, with times
 	.ci/run

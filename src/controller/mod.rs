@@ -206,7 +206,7 @@ async fn reconcile_all(
         failures: Mutex::default(),
     });
     let forgotten = Arc::clone(&context);
-    watch::controller(&client, namespace, read, tested)
+    watch::controller(&client, namespace, availability, read, tested)
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, |webhook, error, context| retry(&webhook, error, &context), context)
         .for_each(async |result| {

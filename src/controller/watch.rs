@@ -17,6 +17,7 @@ use kube::{
     },
 };
 
+use super::Availability;
 use crate::{
     api::v1alpha1::{BundleKind, OutboundWebhook},
     kubernetes, limits,
@@ -55,12 +56,14 @@ impl Read {
     }
 }
 
-/// A controller of webhooks, of one namespace or of all.
+/// A controller of webhooks, of one namespace or of all. Where mTLS may be asked for in all of them, there is no label
+/// to be watched, and no right to Namespaces is needed.
 ///
 /// `tested` names those whose connection test has ended.
 pub(super) fn controller(
     client: &Client,
     namespace: Option<&str>,
+    availability: Availability,
     read: &Read,
     tested: impl Stream<Item = ObjectRef<OutboundWebhook>> + Send + 'static,
 ) -> Controller<OutboundWebhook> {
@@ -80,7 +83,7 @@ pub(super) fn controller(
     );
     let namespaces = namespace.map_or_else(any, |name| any().fields(&format!("metadata.name={name}")));
     let [secrets, config_maps, enabled] = [(); 3].map(|()| reader.clone());
-    Controller::for_stream(webhooks, reader)
+    let controller = Controller::for_stream(webhooks, reader)
         .reconcile_on(tested)
         .with_config(Config::default().concurrency(limits::RECONCILES_AT_ONCE))
         .watches_stream(
@@ -98,15 +101,15 @@ pub(super) fn controller(
                 &read.config_maps,
             ),
             move |config_map| concerned(&config_maps, &config_map, names_config_map),
-        )
-        .watches_stream(
-            metadata(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), namespaces, &read.namespaces),
-            {
-                move |namespace| {
-                    within(&enabled, &namespace.name_any(), |webhook| webhook.spec.mtls.is_some())
-                }
-            },
-        )
+        );
+    if availability == Availability::Always {
+        read.namespaces.set();
+        return controller;
+    }
+    controller.watches_stream(
+        metadata(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), namespaces, &read.namespaces),
+        move |namespace| within(&enabled, &namespace.name_any(), |webhook| webhook.spec.mtls.is_some()),
+    )
 }
 
 /// A watch with a backoff of its own: one shared by all grows with the failures of each, and after a restart

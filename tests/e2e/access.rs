@@ -21,6 +21,7 @@ use postrider::limits;
 use serde_json::{Value, json};
 
 use crate::{
+    chart,
     harness::{
         cluster::{Cluster, Namespace},
         eventually, pki,
@@ -28,7 +29,7 @@ use crate::{
         secrets,
     },
     ingest_server::{client, secure, secure_address},
-    scene::{Scene, kubeconfig_by_rbac},
+    scene::Scene,
 };
 
 tests![
@@ -40,7 +41,7 @@ tests![
 
 const AUDIENCE: &str = "postrider";
 
-/// The secure listener of a dispatcher of all namespaces, with the rights of `examples/rbac.yaml`.
+/// The secure listener of a dispatcher of all namespaces, with the rights that the chart gives.
 struct Door {
     url: String,
     /// Where nobody is asked.
@@ -67,7 +68,7 @@ impl Door {
             .args(["--listen=127.0.0.1:0", "--queue"])
             .args([queue.path()])
             .args(secure(scene.namespace.name()))
-            .env("KUBECONFIG", kubeconfig_by_rbac(cluster, "dispatcher").await)
+            .env("KUBECONFIG", chart::kubeconfig(cluster, "dispatcher", &json!({})).await)
             .env("POSTRIDER_LOG", "debug,postrider=trace,kube=trace,kube_client=trace")
             .start();
         let plain = dispatcher.address("takes events").await;

@@ -14,6 +14,7 @@ use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    chart,
     harness::{
         cluster::Cluster,
         crowd::Crowd,
@@ -132,13 +133,12 @@ async fn health_is_told_on_an_address_of_its_own(cluster: Arc<Cluster>) {
 }
 
 async fn one_right_to_one_secret_is_enough(cluster: Arc<Cluster>) {
-    let rbac = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/rbac.yaml");
-    cluster.kubectl(["apply", "-f", rbac]).await.succeeded();
+    chart::kubeconfig(&cluster, "dispatcher", &json!({})).await;
     // One that has this Role and no other.
     let binding = json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
         "metadata": { "name": "only-tls", "namespace": "postrider" },
-        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": SECRET },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "postrider-dispatcher-own" },
         "subjects": [{ "kind": "ServiceAccount", "name": "only-tls", "namespace": "postrider" }],
     });
     cluster.apply(&binding.to_string()).await.succeeded();

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 mod harness;
 mod access;
 mod authorization;
+mod chart;
 mod controller;
 mod crd;
 mod delivery;
@@ -24,14 +25,18 @@ mod ingest_server;
 mod lease;
 mod probe;
 mod probe_failures;
+mod rights;
 mod rotation;
 mod scene;
 mod serving;
 
 fn main() -> ExitCode {
+    chart::helm();
     harness::run(vec![
         harness_selftest::tests(),
         crd::tests(),
+        chart::tests(),
+        rights::tests(),
         controller::tests(),
         lease::tests(),
         delivery::tests(),

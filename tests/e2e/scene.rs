@@ -1,13 +1,7 @@
 //! What a test of the product starts from: a namespace with a partner's CA, keystores in Secrets, webhooks,
 //! the run's controller, and a dispatcher of its own.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    ffi::OsStr,
-    net::SocketAddr,
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{collections::HashSet, ffi::OsStr, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use k8s_openapi::{
     ByteString,
@@ -21,16 +15,19 @@ use kube::{
 use postrider::api::v1alpha1::OutboundWebhook;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::OnceCell;
 use uuid::Uuid;
 
-use crate::harness::{
-    cluster::{Cluster, Namespace},
-    directory, eventually,
-    pki::{self, Keystore},
-    process::{Process, Program},
-    receiver::TO_RECEIVERS,
-    secrets,
+use crate::{
+    chart,
+    harness::{
+        cluster::{Cluster, Namespace},
+        directory, eventually,
+        pki::{self, Keystore},
+        process::{Process, Program},
+        receiver::TO_RECEIVERS,
+        secrets,
+    },
 };
 
 static CONTROLLER: OnceCell<Process> = OnceCell::const_new();
@@ -229,21 +226,6 @@ pub(crate) fn condition<'a>(webhook: &'a OutboundWebhook, type_: &str) -> Option
     webhook.status.as_ref()?.conditions.iter().find(|condition| condition.type_ == type_)
 }
 
-/// A kubeconfig of a service account with the rights of `examples/rbac.yaml`: what is told there is enough.
-pub(crate) async fn kubeconfig_by_rbac(cluster: &Cluster, account: &'static str) -> PathBuf {
-    static MADE: Mutex<BTreeMap<(PathBuf, &str), PathBuf>> = Mutex::const_new(BTreeMap::new());
-    let mut made = MADE.lock().await;
-    let key = (cluster.kubeconfig().to_owned(), account);
-    if let Some(path) = made.get(&key) {
-        return path.clone();
-    }
-    let rbac = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/rbac.yaml");
-    cluster.kubectl(["apply", "-f", rbac]).await.succeeded();
-    let path = kubeconfig_of(cluster, "postrider", account).await;
-    made.insert(key, path.clone());
-    path
-}
-
 /// A kubeconfig of a service account, whatever its rights are.
 pub(crate) async fn kubeconfig_of(cluster: &Cluster, namespace: &str, account: &str) -> PathBuf {
     let token =
@@ -270,7 +252,7 @@ pub(crate) async fn start_controller_with(cluster: &Cluster, arguments: &[&str])
 
 /// One that may not reconcile yet.
 pub(crate) async fn launch_controller(cluster: &Cluster, arguments: &[&str]) -> Process {
-    let kubeconfig = kubeconfig_by_rbac(cluster, "controller").await;
+    let kubeconfig = chart::kubeconfig(cluster, "controller", &json!({})).await;
     Program::postrider("controller").args(arguments).env("KUBECONFIG", kubeconfig).start()
 }
 
@@ -341,7 +323,7 @@ impl Dispatcher {
             .args(["--namespace", namespace, "--listen", "127.0.0.1:0", "--queue"])
             .args([queue.path()])
             .args(arguments)
-            .env("KUBECONFIG", kubeconfig_by_rbac(cluster, "dispatcher").await);
+            .env("KUBECONFIG", chart::kubeconfig(cluster, "dispatcher", &json!({})).await);
         let process =
             environment.iter().fold(program, |program, (name, value)| program.env(name, value)).start();
         let address = process.address("takes events").await;

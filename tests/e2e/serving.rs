@@ -28,6 +28,7 @@ use tokio::{
 };
 
 use crate::{
+    chart,
     harness::{
         cluster::{Cluster, Namespace},
         directory, eventually,
@@ -75,12 +76,9 @@ impl Ingest {
     async fn new(cluster: &Arc<Cluster>) -> Self {
         let namespace = cluster.namespace().await;
         namespace.kubectl(["create", "serviceaccount", "controller"]).await.succeeded();
-        let rbac = include_str!("../../examples/rbac.yaml");
-        let role =
-            rbac.split("---\n").filter(|object| object.contains("name: postrider-serving-certificate"));
-        let role = role.collect::<Vec<_>>().join("---\n");
-        let role = role.replace("namespace: postrider }", &format!("namespace: {} }}", namespace.name()));
-        namespace.apply(&role).await.succeeded();
+        let rights = chart::rights(namespace.name(), "controller", &json!({})).await;
+        let own = rights.split("\n---\n").filter(|object| object.contains("name: postrider-controller-own"));
+        namespace.apply(&own.collect::<Vec<_>>().join("\n---\n")).await.succeeded();
         let kubeconfig = kubeconfig_of(cluster, namespace.name(), "controller").await;
         Self { namespace, kubeconfig }
     }
@@ -510,10 +508,7 @@ async fn nothing_is_asked_for_at_rest(cluster: Arc<Cluster>) {
     let (namespace, account) = (ingest.namespace.name(), format!("{}:controller", ingest.namespace.name()));
     let role = "--clusterrole=postrider-controller";
     let account = format!("--serviceaccount={account}");
-    cluster
-        .kubectl(["apply", "-f", concat!(env!("CARGO_MANIFEST_DIR"), "/examples/rbac.yaml")])
-        .await
-        .succeeded();
+    chart::kubeconfig(&cluster, "controller", &json!({})).await;
     cluster.kubectl(["create", "clusterrolebinding", namespace, role, &account]).await.succeeded();
     let controller = Program::postrider("controller")
         .args(["--namespace", namespace, "--serving-certificate", "--serving-name", NAME])

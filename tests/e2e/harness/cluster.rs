@@ -133,9 +133,18 @@ impl Cluster {
         Tool::new("env").args([&kubeconfig, "sh", "-euc", &kubectl]).run().await
     }
 
+    /// Runs kubectl with this on its standard input.
+    pub(crate) async fn kubectl_with<A: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = A>,
+        stdin: &str,
+    ) -> Output {
+        self.kubectl_tool().args(arguments).stdin(stdin).run().await
+    }
+
     /// Applies manifests as a person does.
     pub(crate) async fn apply(&self, manifests: &str) -> Output {
-        self.kubectl_tool().args(["apply", "-f", "-"]).stdin(manifests).run().await
+        self.kubectl_with(["apply", "-f", "-"], manifests).await
     }
 
     fn kubectl_tool(&self) -> Tool {
