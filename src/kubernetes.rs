@@ -13,6 +13,7 @@ use crate::{
     event::WebhookKey,
     identity::fingerprint,
     limits,
+    telemetry::metrics::ApiRequests,
 };
 
 /// Name of the Secret of the authority that signs serving certificates, and of the ConfigMap with its certificate.
@@ -39,6 +40,20 @@ pub struct TlsSecret {
 
 fn of_leaf(name: &str) -> Result<String, &'static str> {
     if name == SERVING_AUTHORITY { Err("that is the Secret of the authority") } else { Ok(name.to_owned()) }
+}
+
+/// The same client, and its requests are counted.
+pub(crate) fn counted(client: Client, requests: &ApiRequests) -> Client {
+    let (namespace, requests) = (client.default_namespace().to_owned(), requests.clone());
+    let service = tower::service_fn(move |request| {
+        let (client, requests) = (client.clone(), requests.clone());
+        async move {
+            let answer = client.send(request).await;
+            requests.answered(answer.as_ref().ok().map(http::Response::status));
+            answer
+        }
+    });
+    Client::new(service, namespace)
 }
 
 /// An API for one namespace, or for all.

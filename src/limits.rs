@@ -188,12 +188,34 @@ pub const CLOSED_TOLD: Duration = Duration::from_secs(10);
 
 // --- Health --------------------------------------------------------------------------------------
 
-/// Connections to the address where health is told, in all and of one peer; requests likewise.
+/// Connections to the address where health and metrics are told, in all and of one peer; requests likewise.
 pub const HEALTH_CONNECTIONS: (usize, usize) = (128, 64);
 /// Time for one check: a kubelet waits a second for all of them, if it is not told otherwise.
 pub const HEALTH_CHECK: Duration = Duration::from_millis(800);
 /// A queue that has written something so recently is known to be writable; otherwise it has to show it.
 pub const QUEUE_PROVEN: Duration = Duration::from_secs(10);
+
+// --- Metrics -------------------------------------------------------------------------------------
+
+/// Webhooks that have series of their own. Each has some ten of them in the dispatcher, and up to nine in the
+/// controller, about 150 bytes each when they are told.
+pub const METRICS_WEBHOOKS: usize = 2000;
+/// Between two looks at what waits longest.
+pub const METRICS_LOOK: Duration = Duration::from_secs(15);
+/// Of the events of a webhook that are due first, so many are looked at for the oldest. One that has never been tried
+/// is due since it was taken; where more than these wait for another attempt, a younger one may be told of.
+pub const METRICS_OLDEST_EVENTS: usize = 16;
+/// Upper bounds of the buckets of attempts, seconds: an attempt takes a minute at most.
+pub const METRICS_ATTEMPT_SECONDS: [f64; 12] =
+    [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
+/// Of the time from the acceptance of an event to its delivery, seconds: as long as an event is tried.
+pub const METRICS_END_TO_END_SECONDS: [f64; 14] =
+    [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 3_600.0, 21_600.0, 86_400.0];
+/// Of a commit of the queue, seconds.
+pub const METRICS_COMMIT_SECONDS: [f64; 11] =
+    [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5];
+/// Of a reconcile, seconds: it has a minute.
+pub const METRICS_RECONCILE_SECONDS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 
 // --- Who may send --------------------------------------------------------------------------------
 

@@ -103,6 +103,21 @@ pub enum Because {
     NoActive,
 }
 
+impl Because {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::TestPassed, Self::Asked, Self::ActiveExpires, Self::NoActive];
+
+    /// Its name, as it stands in a metric.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TestPassed => "TestPassed",
+            Self::Asked => "Asked",
+            Self::ActiveExpires => "ActiveExpires",
+            Self::NoActive => "NoActive",
+        }
+    }
+}
+
 /// The slots that follow, and what happened on the way.
 pub fn next(slots: Slots, known: &Known<'_>, now: Timestamp) -> (Slots, Vec<Step>) {
     let mut steps = Vec::new();

@@ -22,7 +22,7 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use clap::{Args, ValueEnum};
@@ -44,11 +44,14 @@ use crate::{
     egress::{self, Egress},
     event::WebhookKey,
     identity::{Identity, Slots},
-    kubernetes::{TlsSecret, key},
+    kubernetes::{self, TlsSecret, key},
     limits,
-    rotation::{self, Found, Known, Promotion},
+    rotation::{self, Because, Found, Known, Promotion, Step},
     server::{self, BindError},
-    telemetry::health::Health,
+    telemetry::{
+        health::Health,
+        metrics::{ApiRequests, Controller as Metrics},
+    },
 };
 
 /// The name under which the controller owns fields.
@@ -63,7 +66,7 @@ pub struct Options {
     /// Where mTLS may be asked for
     #[arg(long, env = "POSTRIDER_MTLS_AVAILABILITY", value_enum, ignore_case = true, default_value_t)]
     pub mtls_availability: Availability,
-    /// Where /livez and /readyz are
+    /// Where /livez, /readyz and /metrics are
     #[arg(long, env = "POSTRIDER_METRICS_LISTEN", default_value = "127.0.0.1:8089", value_name = "ADDRESS")]
     pub metrics_listen: SocketAddr,
     /// What may be dialled
@@ -154,22 +157,28 @@ struct Context {
     tests: Tests<SystemClock>,
     story: Story,
     failures: Mutex<HashMap<WebhookKey, u32>>,
+    metrics: Metrics,
 }
 
 /// Runs until `stop`, then lets reconciles under way finish. With leader election it works only while it leads.
 pub async fn run(client: Client, options: Options, stop: CancellationToken) -> Result<(), StartError> {
     let egress = Egress::new(&options.egress)?;
+    let (metrics, api_requests) = (Metrics::new(Because::ALL.map(Because::as_str)), ApiRequests::default());
+    let client = kubernetes::counted(client, &api_requests);
     let (told, address) = server::bind(options.metrics_listen).await?;
     let read = watch::Read::default();
     let watches = read.clone();
     let health = Health::default().check("watches", move || std::future::ready(watches.finding()));
-    tracing::info!(%address, "tells of its health");
+    tracing::info!(%address, "tells of its health and its metrics");
     let mut telling = JoinSet::new();
-    telling.spawn(health.serve(told));
+    telling.spawn(health.serve(told, metrics.page(egress.connections(), &api_requests)));
     if !options.leader.leader_election {
         read.begun.set();
     }
-    let work = || work(client.clone(), options.clone(), egress.clone(), read.clone(), stop.clone());
+    let work = || {
+        let (client, options, egress) = (client.clone(), options.clone(), egress.clone());
+        work(client, options, egress, read.clone(), metrics.clone(), stop.clone())
+    };
     match options.tls.pod_namespace.as_deref().filter(|_| options.leader.leader_election) {
         Some(namespace) => Box::pin(lease::lead(namespace, &stop, work)).await.map_err(StartError::Lease)?,
         None => Box::pin(work()).await,
@@ -178,12 +187,21 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
 }
 
 /// All that a controller does. Dropped, it writes nothing more.
-async fn work(client: Client, options: Options, egress: Egress, read: watch::Read, stop: CancellationToken) {
+async fn work(
+    client: Client,
+    options: Options,
+    egress: Egress,
+    read: watch::Read,
+    metrics: Metrics,
+    stop: CancellationToken,
+) {
     read.begun.set();
+    let _leads = metrics.leads();
     let Options { namespace, mtls_availability, serving, tls, .. } = options;
     let serving = serving::run(client.clone(), serving, tls, SystemClock, stop.clone());
     tracing::info!(namespace = namespace.as_deref().unwrap_or("all"), proxy = egress.proxy(), "reconciles");
-    let reconciling = reconcile_all(client, namespace.as_deref(), mtls_availability, egress, &read, stop);
+    let reconciling =
+        reconcile_all(client, namespace.as_deref(), mtls_availability, egress, &read, metrics, stop);
     tokio::join!(serving, reconciling);
 }
 
@@ -193,9 +211,10 @@ async fn reconcile_all(
     availability: Availability,
     egress: Egress,
     read: &watch::Read,
+    metrics: Metrics,
     stop: CancellationToken,
 ) {
-    let (tests, tested) = Tests::new(SystemClock, egress);
+    let (tests, tested) = Tests::new(SystemClock, egress, metrics.clone());
     let context = Arc::new(Context {
         client: client.clone(),
         tests,
@@ -204,9 +223,10 @@ async fn reconcile_all(
         clock: SystemClock,
         loads: Arc::new(Semaphore::new(limits::KEYSTORES_AT_ONCE)),
         failures: Mutex::default(),
+        metrics,
     });
     let forgotten = Arc::clone(&context);
-    watch::controller(&client, namespace, availability, read, tested)
+    watch::controller(&client, namespace, availability, read, &forgotten.metrics, tested)
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, |webhook, error, context| retry(&webhook, error, &context), context)
         .for_each(async |result| {
@@ -230,7 +250,11 @@ async fn reconcile(webhook: Arc<OutboundWebhook>, context: Arc<Context>) -> Resu
     let action = if webhook.metadata.deletion_timestamp.is_some() {
         Action::await_change()
     } else {
-        timeout(limits::RECONCILE, steps(&webhook, &context)).await.map_err(|_| Error::TimedOut)??
+        let began = Instant::now();
+        let done = timeout(limits::RECONCILE, steps(&webhook, &context)).await;
+        let done = done.unwrap_or(Err(Error::TimedOut));
+        context.metrics.reconciled(began.elapsed(), done.is_ok());
+        done?
     };
     context.forget(&key(&*webhook).unwrap_or_default());
     Ok(action)
@@ -257,6 +281,13 @@ async fn steps(webhook: &OutboundWebhook, context: &Context) -> Result<Action, E
     let mut published = Ok(());
     if settled {
         published = publish::identities(context, webhook, &slots, &fetched).await?;
+    }
+    if published.is_ok() {
+        for step in &steps {
+            if let Step::Promoted { because, .. } = step {
+                context.metrics.promoted(because.as_str());
+            }
+        }
     }
     if settled && published.is_ok() {
         // What has happened is kept: now it can be told.

@@ -29,6 +29,7 @@ use crate::{
     kubernetes::key,
     limits,
     probe::{Endpoint, Request, probe},
+    telemetry::metrics::Controller as Metrics,
 };
 
 /// What a test depends on beside the certificate.
@@ -101,6 +102,7 @@ pub(super) struct Tests<C> {
     ended: mpsc::UnboundedSender<ObjectRef<OutboundWebhook>>,
     clock: C,
     egress: Egress,
+    metrics: Metrics,
 }
 
 impl<C: Clock + Clone> Tests<C> {
@@ -108,10 +110,11 @@ impl<C: Clock + Clone> Tests<C> {
     pub(super) fn new(
         clock: C,
         egress: Egress,
+        metrics: Metrics,
     ) -> (Self, impl Stream<Item = ObjectRef<OutboundWebhook>> + Send + 'static) {
         let (ended, stream) = mpsc::unbounded();
         let places = Arc::new(Semaphore::new(limits::TESTS_AT_ONCE));
-        (Self { places, webhooks: Arc::default(), ended, clock, egress }, stream)
+        (Self { places, webhooks: Arc::default(), ended, clock, egress, metrics }, stream)
     }
 
     /// The last result for a certificate with these inputs.
@@ -186,7 +189,7 @@ impl<C: Clock + Clone> Tests<C> {
         }
         let (places, webhooks, ended, clock) =
             (Arc::clone(&self.places), Arc::clone(&self.webhooks), self.ended.clone(), self.clock.clone());
-        let egress = self.egress.clone();
+        let (egress, metrics) = (self.egress.clone(), self.metrics.clone());
         let end = End {
             webhooks: Arc::clone(&webhooks),
             webhook: webhook_key.clone(),
@@ -211,6 +214,7 @@ impl<C: Clock + Clone> Tests<C> {
                 let fingerprint = identity.map(|identity| identity.facts().fingerprint_sha256.clone());
                 let status = test_status(&outcome, fingerprint.clone(), &presented, ended_at);
                 tracing::info!(webhook = %webhook_key, fingerprint, reason = status.reason, "tested the connection");
+                metrics.tested(status.succeeded, &status.reason);
                 let mut webhooks = webhooks.lock().unwrap_or_else(PoisonError::into_inner);
                 let Some(of_webhook) = webhooks.get_mut(&webhook_key) else { continue };
                 let before = of_webhook.results.get(&fingerprint);

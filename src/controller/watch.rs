@@ -20,8 +20,12 @@ use kube::{
 use super::Availability;
 use crate::{
     api::v1alpha1::{BundleKind, OutboundWebhook},
+    event::WebhookKey,
     kubernetes, limits,
-    telemetry::health::{Finding, Once},
+    telemetry::{
+        health::{Finding, Once},
+        metrics::Controller as Metrics,
+    },
 };
 
 /// What has been read from the API server.
@@ -65,6 +69,7 @@ pub(super) fn controller(
     namespace: Option<&str>,
     availability: Availability,
     read: &Read,
+    metrics: &Metrics,
     tested: impl Stream<Item = ObjectRef<OutboundWebhook>> + Send + 'static,
 ) -> Controller<OutboundWebhook> {
     // In one page: between two, webhooks would be reconciled that the store does not hold yet.
@@ -81,6 +86,10 @@ pub(super) fn controller(
                 PredicateConfig::default(),
             ),
     );
+    let there = reader.clone();
+    metrics.present_by(move |WebhookKey { namespace, name }| {
+        there.get(&ObjectRef::new(name).within(namespace)).is_some()
+    });
     let namespaces = namespace.map_or_else(any, |name| any().fields(&format!("metadata.name={name}")));
     let [secrets, config_maps, enabled] = [(); 3].map(|()| reader.clone());
     let controller = Controller::for_stream(webhooks, reader)

@@ -5,10 +5,14 @@ use std::sync::{Mutex, PoisonError};
 use jiff::Timestamp;
 
 use super::{Failure, Refused};
+use crate::telemetry::metrics::{self, Deliveries};
 
 /// Shared between a worker and whoever asks.
 #[derive(Debug, Default)]
-pub struct Activity(Mutex<Snapshot>);
+pub struct Activity {
+    snapshot: Mutex<Snapshot>,
+    deliveries: Deliveries,
+}
 
 /// What a worker is at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,17 +71,28 @@ impl LastFailure {
 }
 
 impl Activity {
-    /// One that goes on from what was told before.
-    pub fn from(snapshot: Snapshot) -> Self {
-        Self(Mutex::new(snapshot))
+    /// One that goes on from what was told before, and what is counted beside it.
+    pub fn new(snapshot: Snapshot, deliveries: Deliveries) -> Self {
+        Self { snapshot: Mutex::new(snapshot), deliveries }
+    }
+
+    pub(super) fn deliveries(&self) -> &Deliveries {
+        &self.deliveries
     }
 
     /// As it is now.
     pub fn snapshot(&self) -> Snapshot {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn note(&self, change: impl FnOnce(&mut Snapshot)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut snapshot = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut snapshot);
+        match snapshot.state {
+            State::Starting => {}
+            State::Delivering => self.deliveries.is(metrics::State::Delivering),
+            State::Holding(_) => self.deliveries.is(metrics::State::Held),
+            State::Failing { .. } | State::Gone => self.deliveries.is(metrics::State::Failing),
+        }
     }
 }

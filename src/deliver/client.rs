@@ -26,9 +26,10 @@ use tokio::time::timeout;
 use url::Url;
 
 use crate::{
-    egress::{Egress, Stream},
+    egress::{self, Egress, Stream},
     identity::{Facts, Identity, Recorder, TlsError, Trust, recorded_client_config},
     limits,
+    telemetry::metrics::{Connections, Handshake},
 };
 
 /// Sends requests with one identity, or with none.
@@ -115,16 +116,20 @@ pub(super) async fn send(
 pub(super) fn http_client(tls: ClientConfig, egress: &Egress) -> HttpClient {
     let mut connector = HttpsConnector::from((egress.clone(), tls));
     connector.enforce_https();
+    let connections = egress.connections().clone();
     legacy::Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(limits::IDLE_CONNECTION)
         .pool_max_idle_per_host(limits::IDLE_CONNECTIONS)
-        .build(Connector(connector))
+        .build(Connector { connector, connections })
 }
 
 /// Makes connections in a bounded time, TLS handshake included.
 #[derive(Clone, Debug)]
-pub(super) struct Connector(HttpsConnector<Egress>);
+pub(super) struct Connector {
+    connector: HttpsConnector<Egress>,
+    connections: Connections,
+}
 
 impl tower::Service<Uri> for Connector {
     type Response = MaybeHttpsStream<TokioIo<Stream>>;
@@ -132,11 +137,21 @@ impl tower::Service<Uri> for Connector {
     type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.0.poll_ready(cx)
+        self.connector.poll_ready(cx)
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        timeout(limits::CONNECT_TIMEOUT, self.0.call(uri)).map(|connected| connected?).boxed()
+        let connections = self.connections.clone();
+        let connected = timeout(limits::CONNECT_TIMEOUT, self.connector.call(uri));
+        let counted = move |connected: &Result<Result<_, Self::Error>, _>| match connected {
+            Ok(Ok(_)) => connections.shook_hands(Handshake::Completed),
+            // There was no connection to shake hands on, and that has been counted.
+            Ok(Err(error)) if error.is::<egress::Error>() => {}
+            Ok(Err(_)) => connections.shook_hands(Handshake::Failed),
+            // A connection has less time than that.
+            Err(_) => connections.shook_hands(Handshake::TimedOut),
+        };
+        connected.inspect(counted).map(|connected| connected?).boxed()
     }
 }
 

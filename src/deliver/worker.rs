@@ -262,7 +262,10 @@ impl<Q: Queue, C: Clock + Clone> Worker<Q, C> {
         loop {
             match self.queue.give_up(&self.webhook, too_old, now, cause.clone()).await {
                 Ok(0) => return,
-                Ok(events) => tracing::error!(webhook = %self.webhook, events, error = %failure, "given up"),
+                Ok(events) => {
+                    tracing::error!(webhook = %self.webhook, events, error = %failure, "given up");
+                    self.activity.deliveries().gave_up(events);
+                }
                 Err(error) => {
                     tracing::error!(webhook = %self.webhook, %error, "what is too old could not be given up");
                     return;
@@ -413,18 +416,23 @@ impl<Q: Queue, C: Clock> Delivery<Q, C> {
     async fn run(self, claim: Claim) -> Ended<Q> {
         let (queue, webhook) = (Arc::clone(&self.queue), claim.event.webhook.clone());
         let held = Held { queue, webhook, claim: claim.sequence, keeps_claim: false };
+        let began = Instant::now();
         let attempted = self.attempt(&claim.event).await;
-        let at = self.clock.now();
+        let (took, at) = (began.elapsed(), self.clock.now());
         let (settlement, outcome) = match attempted {
             None => (None, Outcome::NotTried),
             Some(Ok(status)) => {
                 let (webhook, id) = (&claim.event.webhook, claim.event.id);
                 tracing::debug!(%webhook, %id, status = status.as_u16(), "delivered");
                 self.activity.note(|activity| activity.last_success = Some(at));
+                let since_accepted = at.duration_since(claim.event.accepted_at);
+                let since_accepted = Duration::try_from(since_accepted).unwrap_or_default();
+                self.activity.deliveries().delivered(took, since_accepted);
                 (Some(Settlement::Delivered), Outcome::Delivered)
             }
             Some(Err(failure)) => {
                 self.activity.note(|activity| activity.last_failure = Some(LastFailure::new(&failure, at)));
+                self.activity.deliveries().failed(took, failure.layer.as_str());
                 (self.settlement(&claim, &failure, at), Outcome::Failed(failure))
             }
         };
@@ -448,6 +456,7 @@ impl<Q: Queue, C: Clock> Delivery<Q, C> {
             return Some(Settlement::Retry { since, due_at });
         }
         tracing::error!(%webhook, %id, %layer, %reason, error = %failure, failures, "given up");
+        self.activity.deliveries().gave_up(1);
         let (reason, message) = (reason.as_str().to_owned(), failure.message.clone());
         Some(Settlement::Dead { at, cause: Cause { reason, message, response: failure.response.clone() } })
     }
@@ -495,6 +504,7 @@ impl<Q: Queue, C: Clock> Delivery<Q, C> {
     fn report(&self, event: &Event, refused: &Client, failure: &Failure, taken: Option<&Arc<Client>>) {
         let fingerprint = |client: &Client| client.identity().map(|facts| facts.fingerprint_sha256.clone());
         let Some(fingerprint_sha256) = fingerprint(refused) else { return };
+        self.activity.deliveries().refused(taken.is_some(), failure.reason.as_str());
         let refused = Refused {
             webhook: event.webhook.clone(),
             fingerprint_sha256,

@@ -38,8 +38,10 @@ use crate::{
     identity::{Slot, TRUSTED},
     ingest::{self, Ingest, Secure, access::Access},
     kubernetes, limits,
+    probe::Layer,
     queue::{Embedded, Expired, Queue as _, QueueError},
     server::{self, BindError},
+    telemetry::metrics::{ApiRequests, Dispatcher as Metrics, Parts, Requests},
 };
 use certificate::Published;
 use health::Read;
@@ -56,7 +58,7 @@ pub struct Options {
     /// Where events are taken
     #[command(flatten)]
     pub ingest: ingest::Options,
-    /// Where /livez and /readyz are
+    /// Where /livez, /readyz and /metrics are
     #[arg(long, env = "POSTRIDER_METRICS_LISTEN", default_value = "127.0.0.1:8088", value_name = "ADDRESS")]
     pub metrics_listen: SocketAddr,
     /// How long the events of a deleted webhook wait for its return
@@ -95,6 +97,8 @@ pub enum Error {
 /// Runs until `stop`, then lets what is under way finish.
 pub async fn run(client: Client, options: Options, stop: CancellationToken) -> Result<(), Error> {
     options.ingest.check()?;
+    let api_requests = ApiRequests::default();
+    let client = kubernetes::counted(client, &api_requests);
     let egress = Egress::new(&options.egress)?;
     server::raise_open_files(limits::INGEST_CONNECTIONS.0);
     let queue = Arc::new(
@@ -107,14 +111,27 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
     let mut health = health::checks(&read, &queue, &stop);
 
     let (refusals, refused) = mpsc::channel(limits::REFUSALS);
-    let board = Arc::new(Board::default());
+    let metrics = Metrics::new(&Layer::ALL.map(Layer::as_str), Arc::clone(&queue));
+    let parts = Parts {
+        requests: Requests::default(),
+        queue: queue.metrics().clone(),
+        connections: egress.connections().clone(),
+        api_requests,
+    };
+    let board = Arc::new(Board::new(metrics.clone()));
     let mut reporting = JoinSet::new();
     reporting.spawn(report::refusals(client.clone(), refused));
+    reporting.spawn(report::oldest(Arc::clone(&queue), metrics.clone()));
     reporting.spawn(report::statuses(client.clone(), Arc::clone(&queue), Arc::clone(&board), SystemClock));
     tracing::info!(%address, proxy = egress.proxy(), "takes events");
     let drain = CancellationToken::new();
     let registry = Registry::new(Arc::clone(&queue), SystemClock, egress, drain.clone(), refusals, board);
-    let ingest = Ingest { queue: Arc::clone(&queue), webhooks: registry.known(), clock: SystemClock };
+    let ingest = Ingest {
+        queue: Arc::clone(&queue),
+        webhooks: registry.known(),
+        clock: SystemClock,
+        metrics: parts.requests.clone(),
+    };
     let routes = ingest::router(Arc::new(ingest));
     let mut secure = None;
     if let Some((address, namespace)) =
@@ -132,18 +149,18 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
         secure = Some(Secure {
             listener,
             tls: published.tls.subscribe(),
-            routes: ingest::guarded(routes.clone(), access),
+            routes: ingest::counted(ingest::guarded(routes.clone(), access), parts.requests.clone()),
         });
         tracing::info!(%address, secret = name, "serves over TLS");
         reporting.spawn(certificate::watch(client.clone(), namespace, name, SystemClock, published));
     }
-    tracing::info!(address = %told_address, "tells of its health");
+    tracing::info!(address = %told_address, "tells of its health and its metrics");
     // Until the very end: that it is not ready any more has to be told as well.
     let mut telling = JoinSet::new();
-    telling.spawn(health.serve(told));
+    telling.spawn(health.serve(told, metrics.page(&parts)));
     telling.spawn(drain_after(stop, options.ingest.shutdown_delay, drain.clone()));
     let watching = tokio::spawn(watch(client, options, registry, Arc::clone(&queue), read, drain.clone()));
-    ingest::serve(plain, routes, secure, drain).await;
+    ingest::serve(plain, ingest::counted(routes, parts.requests), secure, drain).await;
     let _ = watching.await;
     // The workers are gone, and so is who could tell it something. A word that it cannot write now is lost.
     drop(reporting);

@@ -27,15 +27,19 @@ use crate::{
     event::WebhookKey,
     kubernetes::{note_of, time},
     limits,
-    queue::{Counts, Queue},
+    queue::{Counts, Embedded, Queue},
+    telemetry::metrics::{Amounts, Dispatcher as Metrics},
 };
 
 /// The name under which the dispatcher owns fields.
 const FIELD_MANAGER: &str = "postrider-dispatcher";
 
 /// What all workers are at, and what was told of it.
-#[derive(Debug, Default)]
-pub(super) struct Board(Mutex<HashMap<WebhookKey, Entry>>);
+#[derive(Debug)]
+pub(super) struct Board {
+    entries: Mutex<HashMap<WebhookKey, Entry>>,
+    metrics: Metrics,
+}
 
 #[derive(Clone, Debug)]
 struct Entry {
@@ -54,12 +58,15 @@ struct Told {
 }
 
 impl Board {
+    pub(super) fn new(metrics: Metrics) -> Self {
+        Self { entries: Mutex::default(), metrics }
+    }
+
     /// A webhook appears; what was told of it before a restart is not forgotten.
     pub(super) fn add(&self, key: &WebhookKey, webhook: &OutboundWebhook) -> Arc<Activity> {
         let status = webhook.status.clone().unwrap_or_default();
-        let activity = Arc::new(Activity::from(
-            status.delivery.as_ref().map(|told| before(key, told)).unwrap_or_default(),
-        ));
+        let snapshot = status.delivery.as_ref().map(|told| before(key, told)).unwrap_or_default();
+        let activity = Arc::new(Activity::new(snapshot, self.metrics.deliveries(key)));
         let delivering = status
             .conditions
             .into_iter()
@@ -74,10 +81,11 @@ impl Board {
 
     pub(super) fn remove(&self, key: &WebhookKey) {
         self.entries().remove(key);
+        self.metrics.forget(key);
     }
 
     fn entries(&self) -> std::sync::MutexGuard<'_, HashMap<WebhookKey, Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is to be told now.
@@ -218,6 +226,32 @@ async fn write(
     });
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
     webhooks.patch_status(name, &parameters, &Patch::Apply(patch)).await.map(drop)
+}
+
+/// The queue keeps its own books.
+impl Amounts for Arc<Embedded> {
+    fn amounts(&self, webhook: &WebhookKey) -> (i64, i64) {
+        let counts = self.counts(webhook);
+        (counts.pending.events, counts.dead.events)
+    }
+}
+
+/// Looks for what waits longest, now and then.
+pub(super) async fn oldest(queue: Arc<Embedded>, metrics: Metrics) {
+    let mut look = interval(limits::METRICS_LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        look.tick().await;
+        for webhook in metrics.webhooks() {
+            let oldest = if queue.counts(&webhook).pending.events > 0 {
+                // Whoever looks at the queue is told of what is wrong with it elsewhere.
+                queue.oldest(&webhook).await.ok().flatten()
+            } else {
+                None
+            };
+            metrics.oldest(&webhook, oldest.map(Timestamp::as_second));
+        }
+    }
 }
 
 /// Tells refusals as Events, each webhook's and certificate's once in a while.

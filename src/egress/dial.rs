@@ -36,11 +36,14 @@ impl Stream {
 impl Egress {
     /// Connects to one of these addresses before the deadline, and tells which.
     pub async fn dial(&self, checked: &Checked, deadline: Instant) -> Result<(Stream, SocketAddr), Error> {
-        if let Some(proxy) = &self.0.proxy {
-            return proxy.tunnel(&self.0.names, checked.addresses(), deadline).await;
-        }
-        let (stream, address) = connect(checked.addresses(), deadline).await?;
-        Ok((Stream(Either::Left(stream)), address))
+        let dialled = match &self.0.proxy {
+            Some(proxy) => proxy.tunnel(&self.0.names, checked.addresses(), deadline).await,
+            None => connect(checked.addresses(), deadline)
+                .await
+                .map(|(stream, address)| (Stream(Either::Left(stream)), address)),
+        };
+        self.0.connections.dialled(dialled.is_ok());
+        dialled
     }
 }
 

@@ -24,6 +24,8 @@ pub use resolve::Checked;
 use proxy::Proxy;
 use resolve::{Names, System};
 
+use crate::telemetry::metrics::Connections;
+
 /// What may be dialled, and how.
 #[derive(Clone)]
 pub struct Egress(Arc<Inner>);
@@ -32,6 +34,7 @@ struct Inner {
     policy: Policy,
     names: Names,
     proxy: Option<Proxy>,
+    connections: Connections,
 }
 
 /// Why there is no connection.
@@ -107,7 +110,13 @@ impl Egress {
             policy: options.policy()?,
             names: Names::System(System::default()),
             proxy,
+            connections: Connections::default(),
         })))
+    }
+
+    /// What is counted of connections.
+    pub fn connections(&self) -> &Connections {
+        &self.0.connections
     }
 
     /// The proxy that is gone through: its scheme, host and port.

@@ -109,6 +109,14 @@ impl System {
 impl Egress {
     /// The addresses of a host that may be dialled: at least one. Those that may not are left out.
     pub async fn resolve(&self, host: &str, port: u16) -> Result<Checked, Error> {
+        let checked = self.checked(host, port).await;
+        if checked.is_err() {
+            self.connections().dialled(false);
+        }
+        checked
+    }
+
+    async fn checked(&self, host: &str, port: u16) -> Result<Checked, Error> {
         let mut refused = None;
         let mut checked = Vec::new();
         for address in self.0.names.addresses(host).await? {

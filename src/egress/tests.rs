@@ -29,6 +29,7 @@ pub(crate) fn scripted(allow: &[&str], proxy: Option<&str>, answers: &[&[&str]])
         policy: Policy::new(ranges(allow), Vec::new()),
         names: Names::Scripted(std::sync::Mutex::new(answers.collect())),
         proxy: proxy.map(|url| Proxy::new(url).unwrap()),
+        connections: Connections::default(),
     }))
 }
 

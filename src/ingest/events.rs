@@ -45,7 +45,7 @@ async fn to_one<Q: Queue, W: Webhooks, C: Clock>(
     }
     let to = |message: http::Message| message.into_event(webhook.clone(), takes.ordered, now);
     let events: Vec<_> = messages.into_iter().map(to).collect();
-    let ids = keep(&*ingest.queue, events).await?;
+    let ids = keep(&ingest, events).await?;
     Ok((StatusCode::ACCEPTED, Json(json!({ "ids": ids }))).into_response())
 }
 
@@ -88,14 +88,19 @@ async fn to_all<Q: Queue, W: Webhooks, C: Clock>(
         .map(|(message, webhook, ordered)| message.to_event(webhook.clone(), ordered, now))
         .collect();
     let names: Vec<_> = events.iter().map(|event| event.webhook.name.clone()).collect();
-    let ids = keep(&*ingest.queue, events).await?;
+    let ids = keep(&ingest, events).await?;
     let taken: Vec<_> = names.into_iter().zip(ids).map(|(webhook, id)| Taken { webhook, id }).collect();
     Ok((StatusCode::ACCEPTED, Json(json!({ "events": taken }))).into_response())
 }
 
 /// Their ids, once they are on disk; where there are none, nothing is waited for.
-async fn keep(queue: &impl Queue, events: Vec<Event>) -> Result<Vec<Uuid>, Refused> {
-    if events.is_empty() { Ok(Vec::new()) } else { Ok(queue.append(events).await?) }
+async fn keep<Q: Queue, W, C>(ingest: &Ingest<Q, W, C>, events: Vec<Event>) -> Result<Vec<Uuid>, Refused> {
+    if events.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids = ingest.queue.append(events).await?;
+    ingest.metrics.accepted(ids.len());
+    Ok(ids)
 }
 
 const REQUEST_ORIGIN: HeaderName = HeaderName::from_static("webhook-request-origin");

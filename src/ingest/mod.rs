@@ -17,7 +17,8 @@ use std::sync::Arc;
 use axum::{
     Router,
     extract::State,
-    middleware::{from_fn_with_state, map_response},
+    middleware::{from_fn_with_state, map_response, map_response_with_state},
+    response::Response,
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +30,7 @@ use crate::{
     limits,
     queue::Queue,
     server::{self, Bounds, Shares, Tls},
+    telemetry::metrics::Requests,
 };
 use access::{Access, Reviewer};
 pub use options::{Options, OptionsError};
@@ -76,6 +78,8 @@ pub struct Ingest<Q, W, C> {
     pub webhooks: Arc<W>,
     /// The time of acceptance.
     pub clock: C,
+    /// What is counted of requests.
+    pub metrics: Requests,
 }
 
 /// How a handler has it.
@@ -116,6 +120,17 @@ pub(crate) fn router<Q: Queue, W: Webhooks, C: Clock>(ingest: Arc<Ingest<Q, W, C
         .layer(from_fn_with_state(Shares::new(limits::INGEST_BODY_BYTES), body::whole))
         .layer(map_response(problem::of_any_error))
         .with_state(ingest)
+}
+
+/// Counts the answers of routes.
+pub(crate) fn counted(routes: Router, metrics: Requests) -> Router {
+    routes.layer(map_response_with_state(
+        metrics,
+        async |State(metrics): State<Requests>, response: Response| {
+            metrics.answered(response.status());
+            response
+        },
+    ))
 }
 
 /// The same for those whom Kubernetes lets, for everywhere else. The guard stands before all that a route does, the

@@ -80,7 +80,12 @@ impl Scene {
         let directory = tempfile::tempdir().unwrap();
         let queue = Arc::new(Embedded::open(directory.path()).unwrap());
         let webhooks = Arc::new(Fixed(known));
-        let router = router(Arc::new(Ingest { queue: Arc::clone(&queue), webhooks, clock: SystemClock }));
+        let router = router(Arc::new(Ingest {
+            queue: Arc::clone(&queue),
+            webhooks,
+            clock: SystemClock,
+            metrics: crate::telemetry::metrics::Requests::default(),
+        }));
         Self { queue, router, _directory: directory }
     }
 

@@ -29,6 +29,7 @@ use crate::{
     egress::Stream,
     identity::{Identity, Recorder, TlsError, recorded_client_config},
     limits,
+    telemetry::metrics::Handshake,
 };
 
 /// One test, and how far it came: what is here is told also where the time runs out.
@@ -76,8 +77,10 @@ impl<'a> Connection<'a> {
         let stream = self.connect(host, deadline).await?;
         self.stage = Stage::Handshake;
         let started = Instant::now();
-        let connector = TlsConnector::from(Arc::new(config));
-        let mut stream = connector.connect(name, stream).await.map_err(|error| self.classify(&error))?;
+        let shaken = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
+        let outcome = if shaken.is_ok() { Handshake::Completed } else { Handshake::Failed };
+        self.endpoint.egress.connections().shook_hands(outcome);
+        let mut stream = shaken.map_err(|error| self.classify(&error))?;
         self.cipher_suite = stream.get_ref().1.negotiated_cipher_suite().map(|suite| suite.suite());
 
         self.stage = Stage::FirstRead;

@@ -116,6 +116,18 @@ pub enum Layer {
 }
 
 impl Layer {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Dns,
+        Self::Connect,
+        Self::Tls,
+        Self::TlsServer,
+        Self::TlsClient,
+        Self::Http,
+        Self::Authorization,
+        Self::Timeout,
+    ];
+
     /// The constant as it stands in a status.
     pub fn as_str(self) -> &'static str {
         match self {

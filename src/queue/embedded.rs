@@ -33,6 +33,7 @@ use super::{
 use crate::{
     event::{Event, WebhookKey},
     limits,
+    telemetry::metrics::Queue as Metrics,
 };
 use books::Books;
 use reader::{Claimed, Read, Reader, WantedClaim};
@@ -51,6 +52,7 @@ pub struct Embedded {
     claimed: Arc<Claimed>,
     wakers: Arc<Wakers>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
+    metrics: Metrics,
     /// Held for as long as the queue is open.
     _lock: File,
 }
@@ -78,10 +80,25 @@ impl Embedded {
         let (claimed, wakers) = (Arc::default(), Arc::default());
         let reader = Reader::new(schema::open_beside(&path)?, Arc::clone(&books), Arc::clone(&claimed));
         let seen = Seen::read(&connection)?;
-        let mut threads = Writer::new(connection, Arc::clone(&books), seen, Arc::clone(&wakers), room)
-            .start(to_write, schema::open_beside(&path)?);
+        let metrics = Metrics::new(directory.to_owned(), room.file_bytes);
+        metrics.uses(work::used_bytes(&connection)?);
+        let writer =
+            Writer::new(connection, Arc::clone(&books), seen, Arc::clone(&wakers), room, metrics.clone());
+        let mut threads = writer.start(to_write, schema::open_beside(&path)?);
         threads.push(reader.start(to_read));
-        Ok(Self { writes, reads, books, claimed, wakers, threads: Mutex::new(threads), _lock: lock })
+        let threads = Mutex::new(threads);
+        Ok(Self { writes, reads, books, claimed, wakers, threads, metrics, _lock: lock })
+    }
+
+    /// What is counted of the queue as a whole.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// When the oldest event that waits was taken, by those that are due first ([`limits::METRICS_OLDEST_EVENTS`]).
+    pub async fn oldest(&self, webhook: &WebhookKey) -> Result<Option<Timestamp>, QueueError> {
+        let webhook = webhook.clone();
+        self.read(|reply| Read::Oldest { webhook, reply }).await
     }
 
     async fn write(&self, change: Change) -> Result<Outcome, QueueError> {

@@ -1,5 +1,5 @@
-//! `/livez` and `/readyz`, on an address of their own, in the form of kube-apiserver: `ok`, or a line for each
-//! check where one of them fails, and with `?verbose`.
+//! `/livez` and `/readyz`, on an address of their own beside the metrics, in the form of kube-apiserver: `ok`, or a
+//! line for each check where one of them fails, and with `?verbose`.
 
 use std::{
     fmt::Write as _,
@@ -20,6 +20,7 @@ use futures::future::join_all;
 use tokio::{net::TcpListener, time::timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::metrics::{Page, tell};
 use crate::{
     limits,
     server::{self, Bounds},
@@ -53,11 +54,12 @@ impl Health {
         self
     }
 
-    /// Tells of it for as long as this is polled.
-    pub(crate) async fn serve(self, listener: TcpListener) {
+    /// Tells of it, and what the metrics are, for as long as this is polled.
+    pub(crate) async fn serve(self, listener: TcpListener, metrics: Page) {
         let limit = limits::HEALTH_CONNECTIONS;
         let bounds = Arc::new(Bounds::new(limit, limit, limit));
-        server::serve(listener, None, self.routes(), bounds, CancellationToken::new()).await;
+        let routes = self.routes().route("/metrics", get(tell).with_state(metrics));
+        server::serve(listener, None, routes, bounds, CancellationToken::new()).await;
     }
 
     fn routes(self) -> Router {

@@ -28,15 +28,18 @@ tests![
 /// Name and namespace of the release.
 pub(crate) const RELEASE: &str = "postrider";
 
-static HELM: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
+static HELM: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| pinned("helm"));
+
+/// Path of a program that tests/tools pins.
+pub(crate) fn pinned(name: &str) -> Result<PathBuf, String> {
     let tool = root().join("tests/tools/tool");
-    let output = Command::new(&tool).arg("helm").stderr(Stdio::inherit()).output();
+    let output = Command::new(&tool).arg(name).stderr(Stdio::inherit()).output();
     let output = output.map_err(|error| format!("{}: {error}", tool.display()))?;
     if !output.status.success() {
-        return Err(format!("tests/tools/tool helm failed, see above: {}", output.status));
+        return Err(format!("tests/tools/tool {name} failed, see above: {}", output.status));
     }
     Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
-});
+}
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -99,7 +102,7 @@ async fn the_api_server_takes_every_manifest(cluster: Arc<Cluster>) {
         // The namespace that these values name, and kinds that others define.
         let rendered = rendered.replace("namespace: shop", &format!("namespace: {}", namespace.name()));
         let ours = |manifest: &&str| {
-            !["ServiceMonitor", "Certificate"]
+            !["ServiceMonitor", "PrometheusRule", "Certificate"]
                 .map(|kind| manifest.contains(&format!("\nkind: {kind}\n")))
                 .contains(&true)
         };

@@ -23,6 +23,7 @@ mod ingest;
 mod ingest_attacks;
 mod ingest_server;
 mod lease;
+mod metrics;
 mod probe;
 mod probe_failures;
 mod rights;
@@ -32,6 +33,7 @@ mod serving;
 
 fn main() -> ExitCode {
     chart::helm();
+    metrics::promtool();
     harness::run(vec![
         harness_selftest::tests(),
         crd::tests(),
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         ingest::tests(),
         ingest_attacks::tests(),
         ingest_server::tests(),
+        metrics::tests(),
         rotation::tests(),
         serving::tests(),
         probe::tests(),

@@ -32,6 +32,11 @@ use crate::{
 
 static CONTROLLER: OnceCell<Process> = OnceCell::const_new();
 
+/// The run's controller, which the first scene starts.
+pub(crate) fn controller() -> &'static Process {
+    CONTROLLER.get().expect("a scene was made")
+}
+
 /// A tenant, with the controller that serves all tenants of the run.
 pub(crate) struct Scene {
     cluster: Arc<Cluster>,

@@ -2,6 +2,7 @@
 
 mod certificates;
 mod conditions;
+mod metrics;
 mod test;
 
 use jiff::Timestamp;
@@ -16,7 +17,7 @@ use super::{Context, Error, FIELD_MANAGER, Problem, fetch::Fetched, load::Keysto
 use crate::{
     api::v1alpha1::{ConditionType, OutboundWebhook, OutboundWebhookStatus, TestsStatus},
     identity::Slots,
-    kubernetes::time,
+    kubernetes::{key, time},
 };
 pub(super) use test::test_status;
 
@@ -43,6 +44,9 @@ pub(super) async fn report(context: &Context, observed: &Observed<'_>) -> Result
     let Some(latest) = latest.filter(|latest| latest.uid() == webhook.uid()) else { return Ok(()) };
     let before = latest.status.unwrap_or_default();
     let status = status(&before, observed);
+    if let Some(webhook) = key(webhook) {
+        context.metrics.observed(webhook, metrics::of(observed, &status));
+    }
     if is_said(&before, &status) {
         return Ok(());
     }

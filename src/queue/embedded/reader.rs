@@ -29,6 +29,10 @@ pub(super) enum Read {
         at_most: usize,
         reply: oneshot::Sender<Result<Vec<DeadLetter>, QueueError>>,
     },
+    Oldest {
+        webhook: WebhookKey,
+        reply: oneshot::Sender<Result<Option<Timestamp>, QueueError>>,
+    },
     Close,
 }
 
@@ -89,6 +93,9 @@ impl Reader {
                         Read::Dead { reply, .. } if reply.is_closed() => {}
                         Read::Dead { webhook, filter, after, at_most, reply } => {
                             let _ = reply.send(self.dead(&webhook, &filter, after, at_most));
+                        }
+                        Read::Oldest { webhook, reply } => {
+                            let _ = reply.send(self.oldest(&webhook));
                         }
                         Read::Close => return self.claim_all(wanted),
                     }
@@ -166,6 +173,18 @@ impl Reader {
         claimed.extend(page.claims.iter().map(|claim| claim.sequence));
         self.claimed.claim(webhook, page.claims.iter().map(|claim| claim.sequence));
         Ok(page)
+    }
+
+    /// Among those that are due first: to look at all of a million takes too long.
+    fn oldest(&self, webhook: &WebhookKey) -> Result<Option<Timestamp>, QueueError> {
+        let Some(id) = self.books.id(webhook) else { return Ok(None) };
+        let mut oldest = self.connection.prepare_cached(
+            "SELECT min(accepted_ms) FROM (
+                 SELECT accepted_ms FROM event WHERE webhook = ?1 AND dead_ms IS NULL AND NOT blocked
+                 ORDER BY due_ms, sequence LIMIT ?2)",
+        )?;
+        let at_most = i64::try_from(limits::METRICS_OLDEST_EVENTS).unwrap_or(i64::MAX);
+        Ok(oldest.query_row((id, at_most), |row| row.get::<_, Option<i64>>(0))?.map(time))
     }
 
     fn dead(

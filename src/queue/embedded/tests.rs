@@ -111,6 +111,24 @@ async fn who_looked_for_an_event_while_it_was_settled_is_told_of_it() {
 }
 
 #[tokio::test]
+async fn the_oldest_is_found_when_it_is_due_last() {
+    let directory = tempfile::tempdir().unwrap();
+    let queue = Embedded::open(directory.path()).unwrap();
+    let oldest = async || queue.oldest(&webhook("a")).await.unwrap();
+    assert_eq!(oldest().await, None);
+    queue.append(vec![event("a", "old")]).await.unwrap();
+    let claim = queue.claim(&webhook("a"), at(1_000), 1).await.unwrap().claims.remove(0);
+    let retry = Settlement::Retry { since: at(1), due_at: at(900_000) };
+    queue.settle(&webhook("a"), vec![(claim.sequence, retry)]).await.unwrap();
+    let young = Event { accepted_at: at(2_000), ..event("a", "young") };
+    queue.append(vec![young]).await.unwrap();
+    assert_eq!(oldest().await, Some(at(1_000)));
+    let claim = queue.claim(&webhook("a"), at(900_000), 2).await.unwrap().claims.remove(1);
+    queue.settle(&webhook("a"), vec![(claim.sequence, dead("HTTPStatus"))]).await.unwrap();
+    assert_eq!(oldest().await, Some(at(2_000)), "a dead one does not wait");
+}
+
+#[tokio::test]
 async fn a_claim_that_nobody_waits_for_is_given_back() {
     let directory = tempfile::tempdir().unwrap();
     let queue = Embedded::open(directory.path()).unwrap();

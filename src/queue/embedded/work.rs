@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
-use rusqlite::{OptionalExtension as _, Transaction, named_params};
+use rusqlite::{Connection, OptionalExtension as _, Transaction, named_params};
 use uuid::Uuid;
 
 use super::{
@@ -154,6 +154,8 @@ pub(super) struct Committed {
     pub(super) webhooks: Vec<(WebhookKey, Option<Webhook>)>,
     /// Of all webhooks.
     pub(super) pending: Amount,
+    /// Of the file, where it has been asked for.
+    pub(super) bytes: Option<i64>,
     /// What was taken.
     pub(super) seen: seen::Changes,
     /// Webhooks that may have more to claim.
@@ -200,9 +202,9 @@ impl<'a> Work<'a> {
     pub(super) fn commit(mut self) -> Result<Committed, QueueError> {
         let webhooks = self.write_webhooks()?;
         self.seen_changes.forget(self.seen, &self.transaction)?;
-        let Self { transaction, pending, seen_changes, woken, log_pages, .. } = self;
+        let Self { transaction, pending, bytes, seen_changes, woken, log_pages, .. } = self;
         transaction.commit()?;
-        Ok(Committed { webhooks, pending, seen: seen_changes, woken, log_pages })
+        Ok(Committed { webhooks, pending, bytes, seen: seen_changes, woken, log_pages })
     }
 
     /// The inner result is a refusal that wrote nothing.
@@ -714,7 +716,7 @@ impl<'a> Work<'a> {
 }
 
 /// Pages in use; those that are free are used again.
-fn used_bytes(transaction: &Transaction<'_>) -> Result<i64, QueueError> {
-    let pragma = |name| transaction.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+pub(super) fn used_bytes(connection: &Connection) -> Result<i64, QueueError> {
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     Ok((pragma("page_count")? - pragma("freelist_count")?) * pragma("page_size")?)
 }

@@ -7,7 +7,7 @@ use std::{
         mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rusqlite::Connection;
@@ -19,7 +19,7 @@ use super::{
     seen::Seen,
     work::{Change, Committed, Outcome, Room, Work},
 };
-use crate::limits;
+use crate::{limits, telemetry::metrics::Queue as Metrics};
 
 pub(super) enum Write {
     Change { change: Change, reply: oneshot::Sender<Result<Outcome, QueueError>> },
@@ -32,6 +32,7 @@ pub(super) struct Writer {
     seen: Seen,
     wakers: Arc<Wakers>,
     room: Room,
+    metrics: Metrics,
     /// Estimate of the pages in the log since the last checkpoint.
     log_pages: i64,
     /// A checkpoint has moved what was in the log.
@@ -68,8 +69,9 @@ impl Writer {
         seen: Seen,
         wakers: Arc<Wakers>,
         room: Room,
+        metrics: Metrics,
     ) -> Self {
-        Self { connection, books, seen, wakers, room, log_pages: 0, moved: Arc::default() }
+        Self { connection, books, seen, wakers, room, metrics, log_pages: 0, moved: Arc::default() }
     }
 
     /// Starts the threads; they end on [`Write::Close`] or when every sender is gone.
@@ -157,12 +159,19 @@ impl Writer {
 
     /// The inner results are refusals that wrote nothing. Also returns an estimate of the pages that were written.
     fn write(&mut self, changes: &[&Change]) -> Result<(Vec<Result<Outcome, QueueError>>, i64), QueueError> {
+        let began = Instant::now();
         let mut work = Work::begin(self.connection.transaction()?, &self.books, &self.seen, &self.room);
         step("begun");
         let results = changes.iter().map(|change| work.apply(change)).collect::<Result<_, _>>()?;
         step("written");
-        let Committed { webhooks, pending, seen, woken, log_pages } = work.commit()?;
+        let Committed { webhooks, pending, bytes, seen, woken, log_pages } = work.commit()?;
         step("committed");
+        if log_pages > 0 {
+            self.metrics.committed(began);
+        }
+        if let Some(bytes) = bytes {
+            self.metrics.uses(bytes);
+        }
         self.log_pages += log_pages;
         self.books.keep(webhooks, pending);
         self.seen.keep(seen);

@@ -1,0 +1,255 @@
+//! What the controller tells: certificates, their tests, and how its own work goes.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric as _},
+    metrics::{
+        MetricType,
+        counter::Counter,
+        family::Family,
+        gauge::{ConstGauge, Gauge},
+        histogram::Histogram,
+    },
+    registry::Unit,
+};
+
+use super::{ApiRequests, Connections, CountersBy, Labels, Page, registry};
+use crate::{event::WebhookKey, limits};
+
+/// What the controller counts.
+#[derive(Clone, Debug)]
+pub struct Controller {
+    leads: Gauge,
+    reconciles: Histogram,
+    failed: Counter,
+    promotions: CountersBy,
+    tests: Family<[(&'static str, String); 2], Counter>,
+    webhooks: Arc<Webhooks>,
+}
+
+/// A certificate of a webhook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// `active`, `new` or `previous`.
+    pub slot: &'static str,
+    /// notBefore, seconds.
+    pub not_before: i64,
+    /// notAfter, seconds.
+    pub not_after: i64,
+}
+
+/// The last connection test with what is in a slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tested {
+    /// `active` or `new`.
+    pub slot: &'static str,
+    /// Whether it passed.
+    pub succeeded: bool,
+}
+
+/// What a reconcile has found of a webhook.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// Whether anything may be sent.
+    pub ready: bool,
+    /// One a slot at most.
+    pub certificates: Vec<Certificate>,
+    /// Likewise.
+    pub tests: Vec<Tested>,
+}
+
+/// Says whether a webhook is still there.
+type Present = dyn Fn(&WebhookKey) -> bool + Send + Sync;
+
+#[derive(Default)]
+struct Webhooks(Mutex<Known>);
+
+#[derive(Default)]
+struct Known {
+    observed: BTreeMap<WebhookKey, Observed>,
+    present: Option<Box<Present>>,
+}
+
+/// Says that the controller works, for as long as this lives; then nothing more is told of webhooks, which another
+/// one may look after.
+#[derive(Debug)]
+pub struct Term(Controller);
+
+impl Drop for Term {
+    fn drop(&mut self) {
+        self.0.leads.set(0);
+        *self.0.webhooks.open() = Known::default();
+    }
+}
+
+impl Controller {
+    /// `becauses` are the reasons for which a New is promoted.
+    pub fn new(becauses: impl IntoIterator<Item = &'static str>) -> Self {
+        Self {
+            leads: Gauge::default(),
+            reconciles: Histogram::new(limits::METRICS_RECONCILE_SECONDS),
+            failed: Counter::default(),
+            promotions: CountersBy::new("because", becauses),
+            tests: Family::default(),
+            webhooks: Arc::default(),
+        }
+    }
+
+    /// All of it, with what the parts count.
+    pub fn page(&self, connections: &Connections, api_requests: &ApiRequests) -> Page {
+        let mut registry = registry("controller");
+        let leads = "Whether this controller reconciles: it has the Lease, or needs none";
+        registry.register("controller_leader", leads, self.leads.clone());
+        let reconciles = "Time of a reconcile of a webhook";
+        registry.register_with_unit("reconcile_duration", reconciles, Unit::Seconds, self.reconciles.clone());
+        let failed = "Reconciles that failed, and are repeated";
+        registry.register("reconcile_errors", failed, self.failed.clone());
+        let promotions = "New certificates that became Active, by why they did";
+        registry.register("promotions", promotions, self.promotions.family.clone());
+        let tests = "Connection tests that ended, by outcome and reason";
+        registry.register("connection_tests", tests, self.tests.clone());
+        registry.register_collector(Box::new(Arc::clone(&self.webhooks)));
+        connections.register(&mut registry);
+        api_requests.register(&mut registry);
+        Page::new(registry)
+    }
+
+    /// It works from now on.
+    pub fn leads(&self) -> Term {
+        self.leads.set(1);
+        Term(self.clone())
+    }
+
+    /// A reconcile has ended.
+    pub(crate) fn reconciled(&self, took: Duration, succeeded: bool) {
+        self.reconciles.observe(took.as_secs_f64());
+        if !succeeded {
+            self.failed.inc();
+        }
+    }
+
+    /// A New has become Active.
+    pub(crate) fn promoted(&self, because: &'static str) {
+        self.promotions.inc(because);
+    }
+
+    /// A connection test has ended; the reason is a documented constant.
+    pub(crate) fn tested(&self, succeeded: bool, reason: &str) {
+        let outcome = if succeeded { "passed" } else { "failed" };
+        self.tests.get_or_create(&[("outcome", outcome.to_owned()), ("reason", reason.to_owned())]).inc();
+    }
+
+    /// What a webhook is like now.
+    pub fn observed(&self, webhook: WebhookKey, observed: Observed) {
+        self.webhooks.open().observed.insert(webhook, observed);
+    }
+
+    /// The series of a webhook go with it: this says whether it is there when somebody scrapes. Nobody else is sure to
+    /// hear of its end, and a reconcile of it may be under way.
+    pub fn present_by(&self, present: impl Fn(&WebhookKey) -> bool + Send + Sync + 'static) {
+        self.webhooks.open().present = Some(Box::new(present));
+    }
+}
+
+impl Observed {
+    /// Those whose certificate expires first are told of in any case.
+    fn urgency(&self) -> i64 {
+        let ends = self.certificates.iter().filter(|certificate| certificate.slot == "active");
+        ends.map(|certificate| certificate.not_after).min().unwrap_or(i64::MAX)
+    }
+}
+
+impl Webhooks {
+    fn open(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn there(&self) -> BTreeMap<WebhookKey, Observed> {
+        let mut known = self.open();
+        let Known { observed, present } = &mut *known;
+        if let Some(present) = present {
+            observed.retain(|webhook, _| present(webhook));
+        }
+        observed.clone()
+    }
+}
+
+impl fmt::Debug for Webhooks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Webhooks").field(&self.open().observed).finish()
+    }
+}
+
+/// What is told of each slot.
+type OfSlots = fn(&Observed) -> Vec<(&'static str, i64)>;
+
+impl Collector for Webhooks {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let all = self.there();
+        let count = |ready| all.values().filter(|observed| observed.ready == ready).count();
+        let counts = [("true", count(true)), ("false", count(false))];
+        let help = "Webhooks, by whether anything may be sent.";
+        let mut family = encoder.encode_descriptor("webhooks", help, None, MetricType::Gauge)?;
+        for (ready, count) in counts {
+            ConstGauge::new(signed(count)).encode(family.encode_family(&[("ready", ready)])?)?;
+        }
+        let mut webhooks: Vec<_> = all.into_iter().collect();
+        webhooks.sort_by_key(|(_, observed)| observed.urgency());
+        let beyond = webhooks.len().saturating_sub(limits::METRICS_WEBHOOKS);
+        webhooks.truncate(limits::METRICS_WEBHOOKS);
+        let help =
+            "Webhooks beyond the bound, of which nothing is told: those whose certificates last longest.";
+        let gauge = encoder.encode_descriptor("webhooks_without_series", help, None, MetricType::Gauge)?;
+        ConstGauge::new(signed(beyond)).encode(gauge)?;
+
+        let told: Vec<_> = webhooks.into_iter().map(|(key, observed)| (Labels::of(key), observed)).collect();
+        if told.is_empty() {
+            return Ok(());
+        }
+        let help = "Whether anything may be sent: the condition Ready.";
+        let mut family = encoder.encode_descriptor("webhook_ready", help, None, MetricType::Gauge)?;
+        for (labels, observed) in &told {
+            ConstGauge::new(i64::from(observed.ready)).encode(family.encode_family(labels)?)?;
+        }
+        let mut slots = |name: &str, help: &str, unit, values: OfSlots| -> fmt::Result {
+            if told.iter().all(|(_, observed)| values(observed).is_empty()) {
+                return Ok(());
+            }
+            let mut family = encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
+            for (labels, observed) in &told {
+                for (slot, value) in values(observed) {
+                    let labels = (labels.clone(), [("slot", slot)]);
+                    ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
+                }
+            }
+            Ok(())
+        };
+        let help =
+            "notAfter of the certificate in a slot. Without an Active, that of what mtls.active names.";
+        slots("certificate_not_after_timestamp", help, Some(&Unit::Seconds), |observed| {
+            let all = observed.certificates.iter();
+            all.map(|certificate| (certificate.slot, certificate.not_after)).collect()
+        })?;
+        let help = "notBefore of the certificate in a slot, likewise.";
+        slots("certificate_not_before_timestamp", help, Some(&Unit::Seconds), |observed| {
+            let all = observed.certificates.iter();
+            all.map(|certificate| (certificate.slot, certificate.not_before)).collect()
+        })?;
+        let help = "Whether the last connection test with what is in a slot passed.";
+        slots("connection_test_succeeded", help, None, |observed| {
+            let all = observed.tests.iter();
+            all.map(|tested| (tested.slot, i64::from(tested.succeeded))).collect()
+        })
+    }
+}
+
+fn signed(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
