@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Client, Resource as _,
@@ -13,7 +14,7 @@ use crate::{
     api::v1alpha1::{OutboundWebhook, TestStatus},
     identity::{Facts, Slot, Slots},
     kubernetes::note_of,
-    rotation::{Because, Step},
+    rotation::{Because, Step, reminders::Reminder},
 };
 
 /// Says what happened.
@@ -39,6 +40,17 @@ impl Story {
         }
     }
 
+    /// Reminds of a certificate that expires, or has.
+    pub(super) async fn remind(
+        &self,
+        webhook: &OutboundWebhook,
+        reminder: &Reminder,
+        names: &Names,
+        now: Timestamp,
+    ) {
+        self.publish(&of_reminder(reminder, names, now), &webhook.object_ref(&())).await;
+    }
+
     /// Writes one Event.
     pub(super) async fn publish(&self, event: &Event, about: &ObjectReference) {
         if let Err(error) = self.0.publish(event, about).await {
@@ -54,16 +66,19 @@ pub(super) struct Names(HashMap<String, String>);
 impl Names {
     pub(super) fn add(&mut self, slots: &Slots) {
         for (_, identity) in slots.iter() {
-            let facts: &Facts = identity.facts();
-            let short = facts.fingerprint_sha256.get(..12).unwrap_or_default();
-            let name = format!("{} ({short}…, valid till {})", facts.identifier, facts.valid_till);
-            self.0.insert(facts.fingerprint_sha256.clone(), name);
+            let facts = identity.facts();
+            self.0.insert(facts.fingerprint_sha256.clone(), name_of(facts));
         }
     }
 
     fn of<'a>(&'a self, fingerprint: &'a str) -> &'a str {
         self.0.get(fingerprint).map_or(fingerprint, String::as_str)
     }
+}
+
+fn name_of(facts: &Facts) -> String {
+    let short = facts.fingerprint_sha256.get(..12).unwrap_or_default();
+    format!("{} ({short}…, valid till {})", facts.identifier, facts.valid_till)
 }
 
 /// `about` is the certificate, or what else is one of a kind. It stands in the action because the recorder takes Events of one reason and
@@ -134,6 +149,26 @@ fn of_step(step: &Step, names: &Names) -> Event {
             event(Normal, "Dropped", "Drop", "all", "no client certificate is asked for; none is kept")
         }
     }
+}
+
+/// A warning, unless all that is to be done is to wait.
+fn of_reminder(reminder: &Reminder, names: &Names, now: Timestamp) -> Event {
+    let Reminder { certificate, days, waits } = reminder;
+    let (type_, next) = match waits {
+        Some(new) => (EventType::Normal, format!("{} waits to replace it", names.of(new))),
+        None if *days < 0 => {
+            let next = "events are kept until another is there: name it in mtls.new or mtls.active";
+            (EventType::Warning, next.to_owned())
+        }
+        None => {
+            let next = "nothing waits to replace it: name its successor in mtls.new";
+            (EventType::Warning, next.to_owned())
+        }
+    };
+    let verb = if *days < 0 { "expired" } else { "expires" };
+    let note = format!("{} {verb} {}; {next}", name_of(certificate), reminder.when(now));
+    let about = format!("{:.12} {days}", certificate.fingerprint_sha256);
+    event(type_, "CertificateExpiring", "Remind", &about, note)
 }
 
 fn of_test(test: &TestStatus, names: &Names) -> Event {

@@ -38,6 +38,8 @@ pub const TRUST_ANNOTATION: &str = "postrider.dev/trust";
 /// On a Secret of identities: what the webhook said of headers, authorization and signature when it was written,
 /// as a hash. Not there where it said nothing of them.
 pub const CREDENTIALS_ANNOTATION: &str = "postrider.dev/credentials";
+/// On a Secret of identities: the reminder of an expiry that was told last, as fingerprint and days.
+pub const REMINDED_ANNOTATION: &str = "postrider.dev/reminded";
 /// On a webhook: the fingerprint of the New that is to become Active now.
 pub const PROMOTE_ANNOTATION: &str = "postrider.dev/promote";
 /// On a webhook: any new value asks for a connection test now.
