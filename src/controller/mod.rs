@@ -256,8 +256,8 @@ async fn steps(webhook: &OutboundWebhook, context: &Context) -> Result<Action, E
     let settled = fetched.url.is_ok() && fetched.trust.is_ok();
     let (slots, steps) = if settled { rotation::next(before, &known, now) } else { (before, Vec::new()) };
     names.add(&slots);
-    let reminder = reminders::due(fetched.reminded.as_ref(), &slots, &known, now);
-    let reminded = reminder.as_ref().map(Reminder::told).or(fetched.reminded.take());
+    let due = reminders::due(fetched.reminded.as_ref(), &slots, &known, now);
+    let reminded = due.as_ref().map(Reminder::told).or(fetched.reminded.take());
 
     let mut published = Ok(());
     if settled {
@@ -266,7 +266,7 @@ async fn steps(webhook: &OutboundWebhook, context: &Context) -> Result<Action, E
     if settled && published.is_ok() {
         // What has happened is kept: now it can be told.
         context.story.tell(webhook, &steps, &context.tests.news(webhook), &names).await;
-        if let Some(reminder) = &reminder {
+        if let Some(reminder) = &due {
             context.story.remind(webhook, reminder, &names, now).await;
         }
         published = publish::certificates(context, webhook, &slots).await?;

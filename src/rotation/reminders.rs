@@ -73,16 +73,12 @@ impl Reminder {
     /// How far away the expiry is: `in 30 days`, `in 5 hours`, `7 days ago`.
     pub fn when(&self, now: Timestamp) -> String {
         let left = self.certificate.valid_till.duration_since(now);
-        let (amount, unit) = match left.abs().as_secs_f64() / 3600.0 {
-            hours if hours < 23.5 => (hours.round(), "hour"),
-            hours => ((hours / 24.0).round(), "day"),
-        };
-        let plural = if amount == 1.0 { "" } else { "s" };
-        if left.is_negative() {
-            format!("{amount} {unit}{plural} ago")
-        } else {
-            format!("in {amount} {unit}{plural}")
-        }
+        let half = SignedDuration::from_mins(30);
+        let hours = (left.abs() + half).as_hours();
+        let (amount, unit) = if hours < 24 { (hours, "hour") } else { ((hours + 12) / 24, "day") };
+        let plural = if amount == 1 { "" } else { "s" };
+        let away = format!("{amount} {unit}{plural}");
+        if left.is_negative() { format!("{away} ago") } else { format!("in {away}") }
     }
 }
 
@@ -115,7 +111,7 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
-    fn known<'a>(active: &'a Found) -> Known<'a> {
+    fn known(active: &Found) -> Known<'_> {
         let new = &Found::NotAsked;
         Known { active, new, promotion: Promotion::Manual, asked: None, names_waiting: true, passed: &[] }
     }
@@ -127,8 +123,8 @@ mod tests {
 
     /// The days that are told by a controller that looks when it wakes, from one moment to another.
     fn told(slots: &Slots, from: i64, to: i64) -> Vec<i64> {
-        let expired = Found::Unusable(slots.active.as_ref().map(|active| Box::new(active.facts().clone())));
-        let known = known(&expired);
+        let unusable = Found::Unusable(slots.active.as_ref().map(|active| Box::new(active.facts().clone())));
+        let known = known(&unusable);
         let (mut told, mut all, mut now) = (None::<Told>, Vec::new(), at(from));
         while now <= at(to) {
             let slots = if now > at(TILL) { &Slots::default() } else { slots };

@@ -6,6 +6,7 @@
 
 mod condition;
 mod delivery;
+mod event;
 mod spec;
 mod status;
 
@@ -14,6 +15,7 @@ use kube::CustomResourceExt as _;
 
 pub use condition::{ConditionType, Reason};
 pub use delivery::{Delivery, Events, Ordering, Retry};
+pub use event::EventReason;
 pub use spec::{
     Authorization, BasicAuthorization, BearerAuthorization, BundleKind, BundleRef, Certificate,
     ClientCredentials, ConnectionTest, Endpoint, Header, HeaderAuthorization, HeaderValueSource,
