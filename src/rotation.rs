@@ -9,6 +9,8 @@
 //! Invariants: no slot holds an expired identity; an Active leaves only for a valid successor or by expiry;
 //! the same input twice changes nothing.
 
+pub mod reminders;
+
 use std::{sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
@@ -91,7 +93,7 @@ pub enum Step {
 }
 
 /// Why New was promoted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
 pub enum Because {
     /// It passed its test.
     TestPassed,
@@ -104,17 +106,9 @@ pub enum Because {
 }
 
 impl Because {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::TestPassed, Self::Asked, Self::ActiveExpires, Self::NoActive];
-
     /// Its name, as it stands in a metric.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::TestPassed => "TestPassed",
-            Self::Asked => "Asked",
-            Self::ActiveExpires => "ActiveExpires",
-            Self::NoActive => "NoActive",
-        }
+        self.into()
     }
 }
 
@@ -267,7 +261,7 @@ fn before_expiry(facts: &Facts, margin: Duration) -> Timestamp {
 }
 
 /// The next moment at which time alone changes something: a certificate expires or becomes valid, an Active
-/// is about to expire.
+/// is about to expire, a person is to be reminded of that.
 pub fn wakes_at(slots: &Slots, known: &Known<'_>, now: Timestamp) -> Option<Timestamp> {
     let unusable = |found: &Found| match found {
         Found::Unusable(facts) => facts.as_deref().cloned(),
@@ -280,7 +274,8 @@ pub fn wakes_at(slots: &Slots, known: &Known<'_>, now: Timestamp) -> Option<Time
     let active = slots.active.as_ref().map(|active| active.facts());
     let near_the_end = active.iter().flat_map(|facts| [promoted_untested_at(facts), expires_soon_at(facts)]);
     let near_the_end: Vec<_> = near_the_end.map(Some).collect();
-    moments.chain(near_the_end).flatten().filter(|moment| *moment > now).min()
+    let reminder = reminders::next_at(slots, known, now);
+    moments.chain(near_the_end).chain([reminder]).flatten().filter(|moment| *moment > now).min()
 }
 
 /// The same certificate, in whatever encoding and with whatever chain it came.

@@ -29,6 +29,7 @@ use clap::{Args, ValueEnum};
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use kube::{Client, ResourceExt as _, runtime::controller::Action};
+use strum::VariantArray as _;
 use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -46,7 +47,10 @@ use crate::{
     identity::{Identity, Slots},
     kubernetes::{self, TlsSecret, key},
     limits,
-    rotation::{self, Because, Found, Known, Promotion, Step},
+    rotation::{
+        self, Because, Found, Known, Promotion, Step,
+        reminders::{self, Reminder},
+    },
     server::{self, BindError},
     telemetry::{
         health::Health,
@@ -163,7 +167,8 @@ struct Context {
 /// Runs until `stop`, then lets reconciles under way finish. With leader election it works only while it leads.
 pub async fn run(client: Client, options: Options, stop: CancellationToken) -> Result<(), StartError> {
     let egress = Egress::new(&options.egress)?;
-    let (metrics, api_requests) = (Metrics::new(Because::ALL.map(Because::as_str)), ApiRequests::default());
+    let metrics = Metrics::new(Because::VARIANTS.iter().map(|because| because.as_str()));
+    let api_requests = ApiRequests::default();
     let client = kubernetes::counted(client, &api_requests);
     let (told, address) = server::bind(options.metrics_listen).await?;
     let read = watch::Read::default();
@@ -277,10 +282,12 @@ async fn steps(webhook: &OutboundWebhook, context: &Context) -> Result<Action, E
     let settled = fetched.url.is_ok() && fetched.trust.is_ok();
     let (slots, steps) = if settled { rotation::next(before, &known, now) } else { (before, Vec::new()) };
     names.add(&slots);
+    let due = reminders::due(fetched.reminded.as_ref(), &slots, &known, now);
+    let reminded = due.as_ref().map(Reminder::told).or(fetched.reminded.take());
 
     let mut published = Ok(());
     if settled {
-        published = publish::identities(context, webhook, &slots, &fetched).await?;
+        published = publish::identities(context, webhook, &slots, reminded.as_ref(), &fetched).await?;
     }
     if published.is_ok() {
         for step in &steps {
@@ -292,6 +299,9 @@ async fn steps(webhook: &OutboundWebhook, context: &Context) -> Result<Action, E
     if settled && published.is_ok() {
         // What has happened is kept: now it can be told.
         context.story.tell(webhook, &steps, &context.tests.news(webhook), &names).await;
+        if let Some(reminder) = &due {
+            context.story.remind(webhook, reminder, &names, now).await;
+        }
         published = publish::certificates(context, webhook, &slots).await?;
     }
     let retest_at = inputs.as_ref().and_then(|inputs| {

@@ -22,6 +22,7 @@ use kube::{
         watcher::{self, Event, watcher},
     },
 };
+use strum::VariantArray as _;
 use tokio::{
     sync::mpsc,
     task::JoinSet,
@@ -111,7 +112,7 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
     let mut health = health::checks(&read, &queue, &stop);
 
     let (refusals, refused) = mpsc::channel(limits::REFUSALS);
-    let metrics = Metrics::new(&Layer::ALL.map(Layer::as_str), Arc::clone(&queue));
+    let metrics = Metrics::new(Layer::VARIANTS.iter().map(|layer| layer.as_str()), Arc::clone(&queue));
     let parts = Parts {
         requests: Requests::default(),
         queue: queue.metrics().clone(),

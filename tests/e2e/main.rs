@@ -32,7 +32,7 @@ mod scene;
 mod serving;
 
 fn main() -> ExitCode {
-    chart::helm();
+    harness::chart::helm();
     metrics::promtool();
     harness::run(vec![
         harness_selftest::tests(),

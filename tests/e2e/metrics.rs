@@ -11,8 +11,8 @@ use kube::api::DeleteParams;
 use serde_json::json;
 
 use crate::{
-    chart,
     harness::{
+        chart,
         cluster::Cluster,
         directory, eventually,
         pki::{self, Certificate, Facts, Request},

@@ -59,7 +59,7 @@ struct Totals {
 }
 
 impl Totals {
-    fn new(layers: &[&'static str]) -> Self {
+    fn new(layers: impl IntoIterator<Item = &'static str>) -> Self {
         let attempt = || Histogram::new(limits::METRICS_ATTEMPT_SECONDS);
         let attempts = Family::<Label, Histogram>::new_with_constructor(attempt);
         Self {
@@ -67,7 +67,7 @@ impl Totals {
             failed_attempt: attempts.get_or_create_owned(&[("outcome", "failed")]),
             attempts,
             end_to_end: Histogram::new(limits::METRICS_END_TO_END_SECONDS),
-            failed: CountersBy::new("layer", layers.iter().copied()),
+            failed: CountersBy::new("layer", layers),
             dead: Counter::default(),
             fallbacks: CountersBy::new("reason", []),
         }
@@ -113,7 +113,7 @@ struct Own {
 impl Default for Deliveries {
     /// Counts for nobody.
     fn default() -> Self {
-        Self { totals: Arc::new(Totals::new(&[])), own: Arc::default() }
+        Self { totals: Arc::new(Totals::new([])), own: Arc::default() }
     }
 }
 
@@ -233,7 +233,7 @@ impl Told {
 
 impl Dispatcher {
     /// `layers` are those in which an attempt may fail.
-    pub fn new(layers: &[&'static str], amounts: impl Amounts) -> Self {
+    pub fn new(layers: impl IntoIterator<Item = &'static str>, amounts: impl Amounts) -> Self {
         let totals = Arc::new(Totals::new(layers));
         let webhooks = Webhooks { known: Mutex::default(), amounts: Box::new(amounts) };
         Self { totals, webhooks: Arc::new(webhooks) }

@@ -1,5 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
+use strum::VariantArray as _;
+
 use super::*;
 use crate::{event::WebhookKey, limits, probe::Layer, rotation::Because};
 
@@ -23,7 +25,7 @@ fn dispatcher() -> (Dispatcher, Parts) {
         connections: Connections::default(),
         api_requests: ApiRequests::default(),
     };
-    (Dispatcher::new(&Layer::ALL.map(Layer::as_str), Three), parts)
+    (Dispatcher::new(Layer::VARIANTS.iter().map(|layer| layer.as_str()), Three), parts)
 }
 
 /// A dispatcher that has done all that it counts.
@@ -39,7 +41,7 @@ fn busy_dispatcher() -> String {
 
 /// A controller likewise.
 fn busy_controller() -> String {
-    let controller = Controller::new(Because::ALL.map(Because::as_str));
+    let controller = Controller::new(Because::VARIANTS.iter().map(|because| because.as_str()));
     controller.tested(true, "Succeeded");
     let certificate = Certificate { slot: "active", not_before: 1, not_after: 2 };
     let tests = vec![Tested { slot: "active", succeeded: true }];
