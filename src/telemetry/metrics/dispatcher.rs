@@ -20,7 +20,7 @@ use prometheus_client::{
         gauge::ConstGauge,
         histogram::Histogram,
     },
-    registry::{Registry, Unit},
+    registry::Unit,
 };
 
 use super::{ApiRequests, Connections, CountersBy, Label, Labels, Page, Queue, Requests, registry};

@@ -82,11 +82,6 @@ impl CountersBy {
     pub(crate) fn inc(&self, value: &'static str) {
         self.family.get_or_create(&[(self.label, value)]).inc();
     }
-
-    /// The one of a value, for whoever counts often.
-    pub(crate) fn of(&self, value: &'static str) -> Counter {
-        self.family.get_or_create_owned(&[(self.label, value)])
-    }
 }
 
 /// A registry that says which program and version it is of.
