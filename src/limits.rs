@@ -233,6 +233,8 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub const IDLE_CONNECTION: Duration = Duration::from_secs(90);
 /// Idle connections of one webhook and identity.
 pub const IDLE_CONNECTIONS: usize = 32;
+/// TLS sessions that are kept of one webhook and identity: what a server gives out to one client.
+pub const TLS_SESSIONS: usize = 8;
 /// What is read of a response's body so that its connection can be used again, bytes.
 pub const RESPONSE_BYTES: usize = 64 * 1024;
 /// Failures in a row after which an endpoint is left alone but for single trials.
