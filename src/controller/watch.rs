@@ -73,6 +73,7 @@ pub(super) fn controller(
     let webhooks = told(
         noted(watcher(kubernetes::scoped(client, namespace), any()), &read.webhooks)
             .backoff(kubernetes::WatchBackoff::default())
+            .modify(kubernetes::without_managers)
             .reflect(writer)
             .applied_objects()
             // Not for a status: that is what a reconcile writes.
