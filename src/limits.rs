@@ -369,6 +369,8 @@ pub const SERVING_KEPT: (i32, i32) = (9, 10);
 pub const SERVING_AUTHORITY_PUBLISHED: Duration = Duration::from_hours(7 * 24);
 /// Authorities that sign no more and are still published; of more, the oldest goes.
 pub const SERVING_AUTHORITIES_RETIRED: usize = 4;
+/// Longest wait without looking again. What is looked at is in memory: it costs no request.
+pub const SERVING_LOOK: Duration = Duration::from_hours(1);
 /// Writes of the objects of the serving certificate in a minute: somebody else may change them again and again.
 pub const SERVING_WRITES_PER_MINUTE: u32 = 30;
 
@@ -391,8 +393,6 @@ pub const RECONCILE_RETRY: (Duration, Duration) = (Duration::from_millis(500), D
 pub const WATCH_RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 /// Time of one reconcile; past it, it is repeated.
 pub const RECONCILE: Duration = Duration::from_mins(1);
-/// Longest wait without looking again: watches are not known to miss anything, and this is the net below.
-pub const LONGEST_REQUEUE: Duration = Duration::from_hours(1);
 /// Time to the end for all that is under way, from SIGTERM and the delay that was asked for; a Pod gets 30 s.
 pub const SHUTDOWN: Duration = Duration::from_secs(25);
 /// Time for senders to come to an end, within that of [`SHUTDOWN`].
