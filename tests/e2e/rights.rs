@@ -18,8 +18,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::{
-    chart::{self, RELEASE},
     harness::{
+        chart::{self, RELEASE},
         cluster::Cluster,
         eventually,
         pki::{self, Authority},

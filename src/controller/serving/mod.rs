@@ -33,6 +33,7 @@ use super::{
     wait,
 };
 use crate::{
+    api::v1alpha1::EventReason,
     backoff::backoff,
     clock::Clock,
     identity::{Facts, PemError},
@@ -260,11 +261,13 @@ impl<C: Clock> Maker<C> {
         let (type_, reason) = of_step(step);
         let name = format!("{} {:?}", K::kind(&()), object.name_any());
         match type_ {
-            EventType::Normal => tracing::info!(reason, note, "{name} is written"),
-            EventType::Warning => tracing::warn!(reason, note, "{name} is written"),
+            EventType::Normal => tracing::info!(reason = reason.as_str(), note, "{name} is written"),
+            EventType::Warning => tracing::warn!(reason = reason.as_str(), note, "{name} is written"),
         }
         let version = object.resource_version().unwrap_or_default();
-        self.story.publish(&event(type_, reason, reason, &version, note), &object.object_ref(&())).await;
+        self.story
+            .publish(&event(type_, reason, reason.as_str(), &version, note), &object.object_ref(&()))
+            .await;
     }
 }
 
@@ -295,18 +298,22 @@ where
 }
 
 /// What an Event of the step is called. A warning is what senders may notice, or what somebody has broken.
-fn of_step(step: &Step) -> (EventType, &'static str) {
+fn of_step(step: &Step) -> (EventType, EventReason) {
+    use EventReason::{
+        AuthorityForgotten, AuthorityMade, AuthorityPrepared, AuthorityPromoted, AuthorityPublished,
+        AuthorityRepaired, AuthorityReplaced, CertificateMade, CertificateReplaced,
+    };
     use EventType::{Normal, Warning};
     match step {
-        Step::Begin(Fault::Missing) => (Normal, "AuthorityMade"),
-        Step::Begin(_) => (Warning, "AuthorityReplaced"),
-        Step::Prepare => (Normal, "AuthorityPrepared"),
-        Step::Promote => (Normal, "AuthorityPromoted"),
-        Step::Forget => (Normal, "AuthorityForgotten"),
-        Step::Tidy => (Warning, "AuthorityRepaired"),
-        Step::Publish(_) => (Normal, "AuthorityPublished"),
-        Step::Issue(Fault::Damaged(_) | Fault::Stranger | Fault::Expired) => (Warning, "CertificateReplaced"),
-        Step::Issue(_) | Step::Wait(_) => (Normal, "CertificateMade"),
+        Step::Begin(Fault::Missing) => (Normal, AuthorityMade),
+        Step::Begin(_) => (Warning, AuthorityReplaced),
+        Step::Prepare => (Normal, AuthorityPrepared),
+        Step::Promote => (Normal, AuthorityPromoted),
+        Step::Forget => (Normal, AuthorityForgotten),
+        Step::Tidy => (Warning, AuthorityRepaired),
+        Step::Publish(_) => (Normal, AuthorityPublished),
+        Step::Issue(Fault::Damaged(_) | Fault::Stranger | Fault::Expired) => (Warning, CertificateReplaced),
+        Step::Issue(_) | Step::Wait(_) => (Normal, CertificateMade),
     }
 }
 
