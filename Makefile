@@ -10,6 +10,7 @@ demo: ## from kubectl apply to an event delivered over mTLS (KEEP=1 stays up, CL
 test: ## units, and tests against a real API server
 	@tests/require cargo go cc openssl keytool java python3 curl
 	tests/cluster/build >/dev/null
+	tests/tools/tool helm >/dev/null
 	cargo test
 
 prove-rotation: ## that rotations under load lose no event (SECONDS=60, SEED= repeats a run)
@@ -39,6 +40,7 @@ image: ## the container image of this checkout, as an archive (NAME=… names it
 
 e2e: ## helm install on a real node, and events through it (root; IMAGE=… takes an archive)
 	@tests/require cargo go cc git python3 openssl keytool curl
+	@tests/node/node --check
 	tests/node/e2e $(IMAGE)
 
 lint: ## formatting, clippy, generated files
@@ -64,5 +66,5 @@ chart-readme: ## write the chart's README anew from its values
 	tests/tools/chart-readme > charts/postrider/README.md.new
 	mv charts/postrider/README.md.new charts/postrider/README.md
 
-ci: ## lint, chart-lint, deny, test, demo, prove-rotation and a small scale, in turn, with times
+ci: ## lint, chart-lint, deny, test, demo, prove-rotation, a small scale and e2e, in turn, with times
 	.ci/run

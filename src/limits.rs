@@ -325,6 +325,8 @@ pub const ERROR_SOURCES: usize = 16;
 /// A New is promoted even without a test so long before the Active expires, or in the last tenth of a
 /// shorter life.
 pub const PROMOTED_UNTESTED_BEFORE_EXPIRY: Duration = Duration::from_hours(1);
+/// Days before the expiry of the certificate in use at which a person is reminded of it; negative are days after it.
+pub const REMINDERS: [i64; 9] = [60, 30, 15, 7, 3, 2, 1, -1, -7];
 /// Delay before a failed test of a New is repeated: first and longest.
 pub const TEST_RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(5));
 /// Connection tests under way at one time.

@@ -9,6 +9,8 @@
 //! Invariants: no slot holds an expired identity; an Active leaves only for a valid successor or by expiry;
 //! the same input twice changes nothing.
 
+pub mod reminders;
+
 use std::{sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
@@ -262,7 +264,7 @@ fn warned_at(facts: &Facts, now: Timestamp) -> Option<Timestamp> {
 }
 
 /// The next moment at which time alone changes something: a certificate expires or becomes valid, an Active
-/// is about to expire, or the words that warn of it change.
+/// is about to expire, the words that warn of it change, a person is to be reminded of it.
 pub fn wakes_at(slots: &Slots, known: &Known<'_>, now: Timestamp) -> Option<Timestamp> {
     let unusable = |found: &Found| match found {
         Found::Unusable(facts) => facts.as_deref().cloned(),
@@ -278,8 +280,10 @@ pub fn wakes_at(slots: &Slots, known: &Known<'_>, now: Timestamp) -> Option<Time
     });
     let active = slots.active.as_ref().map(|active| active.facts());
     let near_the_end = active.iter().flat_map(|facts| [promoted_untested_at(facts), expires_soon_at(facts)]);
-    let near_the_end: Vec<_> = near_the_end.map(Some).collect();
-    moments.chain(near_the_end).chain(warned.map(Some)).flatten().filter(|moment| *moment > now).min()
+    let near_the_end = near_the_end.map(Some);
+    let reminder = reminders::next_at(slots, known, now);
+    let near_the_end = near_the_end.chain([reminder]).chain(warned.map(Some));
+    moments.chain(near_the_end).flatten().filter(|moment| *moment > now).min()
 }
 
 /// The same certificate, in whatever encoding and with whatever chain it came.

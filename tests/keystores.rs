@@ -23,6 +23,7 @@ use postrider::{
     keystore::{Reason, Request, load, load_trust_store},
 };
 use serde::Deserialize;
+use strum::VariantArray as _;
 
 #[derive(Deserialize)]
 struct Manifest {
@@ -100,7 +101,7 @@ struct Count {
 /// What went wrong with a row, if anything did.
 fn check(expected: &Expected, keystore: &Keystore) -> Result<(), String> {
     let bytes = fs::read(directory().join(&expected.file)).unwrap();
-    let wanted = Reason::ALL.iter().find(|reason| reason.as_str() == expected.outcome);
+    let wanted = Reason::VARIANTS.iter().find(|reason| reason.as_str() == expected.outcome);
     match (load(&request(keystore, &bytes, expected.alias.as_deref())), wanted) {
         (Ok(loaded), None) => {
             let facts = loaded.identity.facts();

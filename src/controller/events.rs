@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Client, Resource as _,
@@ -10,10 +11,10 @@ use kube::{
 
 use super::FIELD_MANAGER;
 use crate::{
-    api::v1alpha1::{OutboundWebhook, TestStatus},
+    api::v1alpha1::{EventReason, OutboundWebhook, TestStatus},
     identity::{Facts, Slot, Slots},
     kubernetes::note_of,
-    rotation::{Because, Step},
+    rotation::{Because, Step, reminders::Reminder},
 };
 
 /// Says what happened.
@@ -39,6 +40,17 @@ impl Story {
         }
     }
 
+    /// Reminds of a certificate that expires, or has.
+    pub(super) async fn remind(
+        &self,
+        webhook: &OutboundWebhook,
+        reminder: &Reminder,
+        names: &Names,
+        now: Timestamp,
+    ) {
+        self.publish(&of_reminder(reminder, names, now), &webhook.object_ref(&())).await;
+    }
+
     /// Writes one Event.
     pub(super) async fn publish(&self, event: &Event, about: &ObjectReference) {
         if let Err(error) = self.0.publish(event, about).await {
@@ -54,10 +66,8 @@ pub(super) struct Names(HashMap<String, String>);
 impl Names {
     pub(super) fn add(&mut self, slots: &Slots) {
         for (_, identity) in slots.iter() {
-            let facts: &Facts = identity.facts();
-            let short = facts.fingerprint_sha256.get(..12).unwrap_or_default();
-            let name = format!("{} ({short}…, valid till {})", facts.identifier, facts.valid_till);
-            self.0.insert(facts.fingerprint_sha256.clone(), name);
+            let facts = identity.facts();
+            self.0.insert(facts.fingerprint_sha256.clone(), name_of(facts));
         }
     }
 
@@ -66,11 +76,16 @@ impl Names {
     }
 }
 
+fn name_of(facts: &Facts) -> String {
+    let short = facts.fingerprint_sha256.get(..12).unwrap_or_default();
+    format!("{} ({short}…, valid till {})", facts.identifier, facts.valid_till)
+}
+
 /// `about` is the certificate, or what else is one of a kind. It stands in the action because the recorder takes Events of one reason and
 /// action for repetitions of the first, and would show that one's note for all.
 pub(super) fn event(
     type_: EventType,
-    reason: &str,
+    reason: EventReason,
     action: &str,
     about: &str,
     note: impl AsRef<str>,
@@ -78,7 +93,7 @@ pub(super) fn event(
     // The API takes actions of up to 128 characters.
     let action = format!("{action} {about:.60}");
     let note = note_of(note.as_ref());
-    Event { type_, reason: reason.to_owned(), note: Some(note), action, secondary: None }
+    Event { type_, reason: reason.as_str().to_owned(), note: Some(note), action, secondary: None }
 }
 
 fn of_step(step: &Step, names: &Names) -> Event {
@@ -86,18 +101,18 @@ fn of_step(step: &Step, names: &Names) -> Event {
     match step {
         Step::Accepted(fingerprint) => event(
             Normal,
-            "Accepted",
+            EventReason::Accepted,
             "Accept",
             fingerprint,
             format!("{} is the Active certificate", names.of(fingerprint)),
         ),
         Step::Waits(fingerprint) => {
             let note = format!("{} is loaded as New, and waits to become Active", names.of(fingerprint));
-            event(Normal, "NewCertificate", "Load", fingerprint, note)
+            event(Normal, EventReason::NewCertificate, "Load", fingerprint, note)
         }
         Step::Withdrawn(fingerprint) => event(
             Normal,
-            "NewWithdrawn",
+            EventReason::NewWithdrawn,
             "Withdraw",
             fingerprint,
             format!("{} is not to follow any more", names.of(fingerprint)),
@@ -115,7 +130,7 @@ fn of_step(step: &Step, names: &Names) -> Event {
             };
             event(
                 Normal,
-                "Promoted",
+                EventReason::Promoted,
                 "Promote",
                 to,
                 format!("{} is Active, for {because}{before}", names.of(to)),
@@ -124,23 +139,50 @@ fn of_step(step: &Step, names: &Names) -> Event {
         Step::Expired { slot: Slot::Active, fingerprint } => {
             let note =
                 format!("{} has expired; events are kept until another is there", names.of(fingerprint));
-            event(Warning, "ActiveExpired", "Expire", fingerprint, note)
+            event(Warning, EventReason::ActiveExpired, "Expire", fingerprint, note)
         }
         Step::Expired { slot, fingerprint } => {
             let note = format!("{} ({}) has expired and is dropped", names.of(fingerprint), slot.as_str());
-            event(Normal, "CertificateExpired", "Expire", fingerprint, note)
+            event(Normal, EventReason::CertificateExpired, "Expire", fingerprint, note)
         }
-        Step::Dropped => {
-            event(Normal, "Dropped", "Drop", "all", "no client certificate is asked for; none is kept")
-        }
+        Step::Dropped => event(
+            Normal,
+            EventReason::Dropped,
+            "Drop",
+            "all",
+            "no client certificate is asked for; none is kept",
+        ),
     }
+}
+
+/// A warning, unless all that is to be done is to wait.
+fn of_reminder(reminder: &Reminder, names: &Names, now: Timestamp) -> Event {
+    let Reminder { certificate, days, waits } = reminder;
+    let (type_, next) = match waits {
+        Some(new) => (EventType::Normal, format!("{} waits to replace it", names.of(new))),
+        None if *days < 0 => {
+            let next = "events are kept until another is there: name it in mtls.new or mtls.active";
+            (EventType::Warning, next.to_owned())
+        }
+        None => {
+            let next = "nothing waits to replace it: name its successor in mtls.new";
+            (EventType::Warning, next.to_owned())
+        }
+    };
+    let verb = if *days < 0 { "expired" } else { "expires" };
+    let note = format!("{} {verb} {}; {next}", name_of(certificate), reminder.when(now));
+    let about = format!("{:.12} {days}", certificate.fingerprint_sha256);
+    event(type_, EventReason::CertificateExpiring, "Remind", &about, note)
 }
 
 fn of_test(test: &TestStatus, names: &Names) -> Event {
     let with = test.fingerprint_sha256.as_deref().map_or("no client certificate", |of| names.of(of));
     let note = format!("{} with {with}: {}", test.reason, test.message);
     let about = format!("{:.12} {}", test.fingerprint_sha256.as_deref().unwrap_or("none"), test.reason);
-    let (type_, reason) =
-        if test.succeeded { (EventType::Normal, "TestPassed") } else { (EventType::Warning, "TestFailed") };
+    let (type_, reason) = if test.succeeded {
+        (EventType::Normal, EventReason::TestPassed)
+    } else {
+        (EventType::Warning, EventReason::TestFailed)
+    };
     event(type_, reason, "Test", &about, note)
 }

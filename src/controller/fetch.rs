@@ -15,12 +15,13 @@ use super::{Availability, Context, Error, Problem, credentials::credentials};
 use crate::{
     api::v1alpha1::{
         BundleKind, BundleRef, Certificate, ENABLED, ENDPOINT_ANNOTATION, KeystoreFormat, MTLS_LABEL,
-        OutboundWebhook, Reason, SecretKeyRef, Source, TrustStoreRef,
+        OutboundWebhook, REMINDED_ANNOTATION, Reason, SecretKeyRef, Source, TrustStoreRef,
     },
     credentials::Credentials,
     identity::{Slots, Trust, parse_bundle},
     keystore::Format,
     kubernetes::{is_controlled_by, origin},
+    rotation::reminders::Told,
 };
 
 /// Keys that are looked for where the webhook names none: what cert-manager and Strimzi write.
@@ -48,6 +49,8 @@ pub(super) struct Fetched {
     pub(super) credentials: Result<Credentials, Problem>,
     /// What was accepted before.
     pub(super) slots: Slots,
+    /// The reminder that was told last.
+    pub(super) reminded: Option<Told>,
     /// The Secret that the slots came from, or whoever has its name.
     pub(super) identities: Option<Secret>,
 }
@@ -107,7 +110,8 @@ pub(super) async fn fetch(context: &Context, webhook: &OutboundWebhook) -> Resul
     let credentials = credentials(&objects, webhook).await?;
     let slots =
         url.as_ref().map_or_else(|_| Slots::default(), |url| slots(webhook, url, identities.as_ref()));
-    Ok(Fetched { url, gate, active, new, trust, trust_store, credentials, slots, identities })
+    let reminded = reminded(webhook, identities.as_ref());
+    Ok(Fetched { url, gate, active, new, trust, trust_store, credentials, slots, reminded, identities })
 }
 
 /// The API server and the client do not agree on every URL.
@@ -130,6 +134,12 @@ fn slots(webhook: &OutboundWebhook, url: &Url, identities: Option<&Secret>) -> S
         tracing::warn!(webhook = %webhook.name_any(), %error, "an identity was changed by somebody else; its slot is empty");
     }
     slots
+}
+
+/// It is about a certificate, whichever endpoint that is accepted for.
+fn reminded(webhook: &OutboundWebhook, identities: Option<&Secret>) -> Option<Told> {
+    let ours = identities.filter(|secret| is_controlled_by(*secret, webhook.metadata.uid.as_ref()))?;
+    ours.annotations().get(REMINDED_ANNOTATION)?.parse().ok()
 }
 
 /// Reads objects of the webhook's namespace.

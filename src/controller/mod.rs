@@ -46,7 +46,10 @@ use crate::{
     identity::{Identity, Slots},
     kubernetes::{TlsSecret, key},
     limits,
-    rotation::{self, Found, Known, Promotion},
+    rotation::{
+        self, Found, Known, Promotion,
+        reminders::{self, Reminder},
+    },
     server::{self, BindError},
     telemetry::health::Health,
 };
@@ -253,14 +256,19 @@ async fn steps(webhook: &OutboundWebhook, context: &Context) -> Result<Action, E
     let settled = fetched.url.is_ok() && fetched.trust.is_ok();
     let (slots, steps) = if settled { rotation::next(before, &known, now) } else { (before, Vec::new()) };
     names.add(&slots);
+    let due = reminders::due(fetched.reminded.as_ref(), &slots, &known, now);
+    let reminded = due.as_ref().map(Reminder::told).or(fetched.reminded.take());
 
     let mut published = Ok(());
     if settled {
-        published = publish::identities(context, webhook, &slots, &fetched).await?;
+        published = publish::identities(context, webhook, &slots, reminded.as_ref(), &fetched).await?;
     }
     if settled && published.is_ok() {
         // What has happened is kept: now it can be told.
         context.story.tell(webhook, &steps, &context.tests.news(webhook), &names).await;
+        if let Some(reminder) = &due {
+            context.story.remind(webhook, reminder, &names, now).await;
+        }
         published = publish::certificates(context, webhook, &slots).await?;
     }
     let retest_at = inputs.as_ref().and_then(|inputs| {

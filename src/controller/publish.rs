@@ -17,12 +17,13 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{Context, Error, FIELD_MANAGER, Problem, fetch::Fetched};
 use crate::{
     api::v1alpha1::{
-        CREDENTIALS_ANNOTATION, ENDPOINT_ANNOTATION, IDENTITIES, MANAGED_BY, OutboundWebhook, Reason,
-        TRUST_ANNOTATION,
+        CREDENTIALS_ANNOTATION, ENDPOINT_ANNOTATION, IDENTITIES, MANAGED_BY, OutboundWebhook,
+        REMINDED_ANNOTATION, Reason, TRUST_ANNOTATION,
     },
     credentials::{CREDENTIALS, Credentials},
     identity::{Slot, Slots, TRUSTED, Trust, chain_to_pem},
     kubernetes::{is_controlled_by, made_for},
+    rotation::reminders::Told,
 };
 
 /// The keys that the dispatcher reads.
@@ -39,6 +40,7 @@ pub(super) async fn identities(
     context: &Context,
     webhook: &OutboundWebhook,
     slots: &Slots,
+    reminded: Option<&Told>,
     fetched: &Fetched,
 ) -> Result<Result<(), Problem>, Error> {
     let (Ok(_), Ok(trust)) = (&fetched.url, &fetched.trust) else { return Ok(Ok(())) };
@@ -46,7 +48,7 @@ pub(super) async fn identities(
         Api::namespaced(context.client.clone(), &webhook.namespace().unwrap_or_default());
     // Without all that is asked for there is nothing that may be sent.
     let credentials = fetched.credentials.as_ref().ok().filter(|_| webhook.spec.asks_for_credentials());
-    let wanted = || identities_secret(webhook, slots, trust.as_ref(), credentials);
+    let wanted = || identities_secret(webhook, slots, reminded, trust.as_ref(), credentials);
     let wanted = webhook.needs_identities().then(wanted).transpose()?;
     if let (Some(secret), Some(wanted)) = (&fetched.identities, &wanted) {
         remove_foreign_keys(&secrets, webhook, secret, wanted).await?;
@@ -70,12 +72,14 @@ pub(super) async fn certificates(
 fn identities_secret(
     webhook: &OutboundWebhook,
     slots: &Slots,
+    reminded: Option<&Told>,
     trust: Option<&Trust>,
     credentials: Option<&Credentials>,
 ) -> Result<Secret, Error> {
     let mut metadata = metadata(webhook, OutboundWebhook::identities_name(&webhook.name_any()));
-    let made_for = made_for(webhook).into_iter().flatten();
-    metadata.annotations = Some(made_for.map(|(name, value)| (name.to_owned(), value)).collect());
+    let reminded = reminded.map(|told| (REMINDED_ANNOTATION, told.to_string()));
+    let annotations = made_for(webhook).into_iter().flatten().chain(reminded);
+    metadata.annotations = Some(annotations.map(|(name, value)| (name.to_owned(), value)).collect());
     metadata.labels.get_or_insert_default().insert(IDENTITIES.0.to_owned(), IDENTITIES.1.to_owned());
     let mut data: BTreeMap<String, ByteString> = slots
         .to_pem()?
@@ -156,7 +160,9 @@ fn same_secret(is: &Secret, wanted: &Secret) -> bool {
     let there = data(is);
     data(wanted).iter().all(|(key, value)| there.get(key) == Some(value))
         && own_keys().all(|key| there.contains_key(key) == data(wanted).contains_key(key))
-        && [ENDPOINT_ANNOTATION, TRUST_ANNOTATION, CREDENTIALS_ANNOTATION].into_iter().all(annotated)
+        && [ENDPOINT_ANNOTATION, TRUST_ANNOTATION, CREDENTIALS_ANNOTATION, REMINDED_ANNOTATION]
+            .into_iter()
+            .all(annotated)
         && has_labels(is, wanted)
 }
 

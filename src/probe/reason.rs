@@ -5,7 +5,18 @@ use std::fmt;
 use rustls::AlertDescription;
 
 /// How a connection test ended, or an attempt to deliver.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    strum::Display,
+    strum::EnumMessage,
+    strum::IntoStaticStr,
+    strum::VariantArray,
+)]
 pub enum Reason {
     /// The server answered, and nothing spoke against the certificate.
     Succeeded,
@@ -44,12 +55,16 @@ pub enum Reason {
     /// It took too long.
     TimedOut,
     /// Client and server have no version of TLS in common.
+    #[strum(serialize = "TLSVersion")]
     TlsVersion,
     /// The handshake failed in another way.
+    #[strum(serialize = "TLSFailed")]
     TlsFailed,
     /// The HTTP status speaks against the client.
+    #[strum(serialize = "HTTPStatus")]
     HttpStatus,
     /// What came back is no HTTP/1.1 response.
+    #[strum(serialize = "HTTPFailed")]
     HttpFailed,
     /// The token endpoint gave no token; nothing was sent.
     TokenRefused,
@@ -60,54 +75,40 @@ pub enum Reason {
 impl Reason {
     /// The constant as it stands in a status.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Succeeded => "Succeeded",
-            Self::ClientCertificateRejected => "ClientCertificateRejected",
-            Self::ClientCertificateRequired => "ClientCertificateRequired",
-            Self::ClientCertificateNotRequested => "ClientCertificateNotRequested",
-            Self::IssuerNotAccepted => "IssuerNotAccepted",
-            Self::CertificateUnusable => "CertificateUnusable",
-            Self::TrustUnusable => "TrustUnusable",
-            Self::ServerUntrusted => "ServerUntrusted",
-            Self::ServerNameMismatch => "ServerNameMismatch",
-            Self::ServerCertificateExpired => "ServerCertificateExpired",
-            Self::ServerCertificateNotYetValid => "ServerCertificateNotYetValid",
-            Self::ResolveFailed => "ResolveFailed",
-            Self::AddressRefused => "AddressRefused",
-            Self::ProxyFailed => "ProxyFailed",
-            Self::ConnectFailed => "ConnectFailed",
-            Self::ConnectionClosed => "ConnectionClosed",
-            Self::TimedOut => "TimedOut",
-            Self::TlsVersion => "TLSVersion",
-            Self::TlsFailed => "TLSFailed",
-            Self::HttpStatus => "HTTPStatus",
-            Self::HttpFailed => "HTTPFailed",
-            Self::TokenRefused => "TokenRefused",
-            Self::TokenEndpointUnreachable => "TokenEndpointUnreachable",
-        }
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        self.into()
     }
 }
 
 /// Where a connection failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    strum::Display,
+    strum::EnumMessage,
+    strum::IntoStaticStr,
+    strum::VariantArray,
+)]
 pub enum Layer {
     /// Finding the host's address.
+    #[strum(serialize = "DNS")]
     Dns,
     /// The TCP connection: none, or it broke.
     Connect,
     /// TLS itself.
+    #[strum(serialize = "TLS")]
     Tls,
     /// TLS: what the server presented.
+    #[strum(serialize = "TLSServer")]
     TlsServer,
     /// TLS: what the client presented.
+    #[strum(serialize = "TLSClient")]
     TlsClient,
     /// The answer.
+    #[strum(serialize = "HTTP")]
     Http,
     /// What the request is authorized with could not be got.
     Authorization,
@@ -118,22 +119,7 @@ pub enum Layer {
 impl Layer {
     /// The constant as it stands in a status.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Dns => "DNS",
-            Self::Connect => "Connect",
-            Self::Tls => "TLS",
-            Self::TlsServer => "TLSServer",
-            Self::TlsClient => "TLSClient",
-            Self::Http => "HTTP",
-            Self::Authorization => "Authorization",
-            Self::Timeout => "Timeout",
-        }
-    }
-}
-
-impl fmt::Display for Layer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        self.into()
     }
 }
 

@@ -21,8 +21,8 @@ use postrider::limits;
 use serde_json::{Value, json};
 
 use crate::{
-    chart,
     harness::{
+        chart,
         cluster::{Cluster, Namespace},
         eventually, pki,
         process::{Process, Program},

@@ -14,8 +14,8 @@ use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    chart,
     harness::{
+        chart,
         cluster::Cluster,
         crowd::Crowd,
         eventually,

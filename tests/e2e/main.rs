@@ -31,7 +31,7 @@ mod scene;
 mod serving;
 
 fn main() -> ExitCode {
-    chart::helm();
+    harness::chart::helm();
     harness::run(vec![
         harness_selftest::tests(),
         crd::tests(),

@@ -14,9 +14,9 @@ use kube::{
 use serde_json::json;
 
 use crate::{
-    chart::{self, RELEASE},
     harness::{
         audit::{self, Asked},
+        chart::{self, RELEASE},
         cluster::Cluster,
         eventually,
         pki::{self, Authority},

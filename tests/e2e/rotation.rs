@@ -30,6 +30,7 @@ tests![
     manual_promotion_waits_for_its_annotation,
     an_active_that_expires_is_replaced_without_a_test,
     a_rotation_survives_a_restart_of_the_controller,
+    of_an_expiry_is_reminded_in_time_and_once,
     a_test_is_made_when_asked_and_told_in_full,
     a_request_under_way_finishes_and_the_next_uses_the_new_certificate,
     a_receiver_that_knows_only_the_old_certificate_loses_nothing,
@@ -293,6 +294,38 @@ async fn a_rotation_survives_a_restart_of_the_controller(_: Arc<Cluster>) {
     controller.line_with("tested the connection").await;
     let after = scene.webhooks().get("shop").await.unwrap();
     assert_eq!(after.resource_version(), settled.resource_version());
+}
+
+async fn of_an_expiry_is_reminded_in_time_and_once(_: Arc<Cluster>) {
+    let cluster = Cluster::start_own().await;
+    let controller = crate::scene::start_controller(&cluster).await;
+    let scene = Scene::without_controller(Arc::clone(&cluster)).await;
+    scene.enable(true).await;
+    // Of two days before the reminder has passed, and that of one day before is near.
+    let left = Duration::from_hours(24) + Duration::from_secs(6);
+    let ends = Request::client("/CN=ends").validity(Validity::NearItsEnd(left));
+    let ends = pki::shared().await.client_authority.issue(&ends).await;
+    scene.keystore("shop", &ends.pkcs12().await).await;
+    let url = "https://localhost:1/hooks";
+    scene.mtls_webhook("shop", url, "PKCS12").await;
+    let events = scene.namespace.api::<Event>();
+    let reminds = |events: &[Event]| {
+        let reminders = events.iter().filter(|event| event.reason.as_deref() == Some("CertificateExpiring"));
+        reminders.map(|event| event.note.clone().unwrap_or_default()).collect::<Vec<_>>()
+    };
+    let all = ListParams::default();
+    let told =
+        eventually::objects(&events, &all, "both reminders", |events: &[Event]| reminds(events).len() == 2);
+    for note in reminds(&told.await) {
+        assert!(note.contains("CN=ends (") && note.contains(" expires in 1 day; nothing waits"), "{note}");
+    }
+    controller.kill().await;
+    let _controller = crate::scene::start_controller(&cluster).await;
+    // It has looked at the webhook once it has said what is new of it.
+    successor(&scene, "next").await;
+    name_as_new(&scene, url, "next", json!({ "promotion": "Manual" })).await;
+    let told = story(&scene, "NewCertificate").await;
+    assert_eq!(count(&told, "CertificateExpiring"), 2, "{told:#?}");
 }
 
 async fn a_test_is_made_when_asked_and_told_in_full(cluster: Arc<Cluster>) {

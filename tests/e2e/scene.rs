@@ -1,7 +1,7 @@
 //! What a test of the product starts from: a namespace with a partner's CA, keystores in Secrets, webhooks,
 //! the run's controller, and a dispatcher of its own.
 
-use std::{collections::HashSet, ffi::OsStr, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{collections::HashSet, ffi::OsStr, net::SocketAddr, sync::Arc};
 
 use k8s_openapi::{
     ByteString,
@@ -18,16 +18,13 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
-use crate::{
+use crate::harness::{
     chart,
-    harness::{
-        cluster::{Cluster, Namespace},
-        directory, eventually,
-        pki::{self, Keystore},
-        process::{Process, Program},
-        receiver::TO_RECEIVERS,
-        secrets,
-    },
+    cluster::{Cluster, Namespace},
+    eventually,
+    pki::{self, Keystore},
+    process::{Process, Program},
+    receiver::TO_RECEIVERS,
 };
 
 static CONTROLLER: OnceCell<Process> = OnceCell::const_new();
@@ -224,20 +221,6 @@ pub(crate) fn active(name: &str, format: &str) -> Value {
 
 pub(crate) fn condition<'a>(webhook: &'a OutboundWebhook, type_: &str) -> Option<&'a Condition> {
     webhook.status.as_ref()?.conditions.iter().find(|condition| condition.type_ == type_)
-}
-
-/// A kubeconfig of a service account, whatever its rights are.
-pub(crate) async fn kubeconfig_of(cluster: &Cluster, namespace: &str, account: &str) -> PathBuf {
-    let token =
-        cluster.kubectl(["create", "token", account, "--namespace", namespace, "--duration", "2h"]).await;
-    let token = token.succeeded();
-    secrets::token(&format!("the token of the {account}"), &token);
-    let config = cluster.kubectl(["config", "view", "--raw", "--minify", "--flatten", "-o", "json"]).await;
-    let mut config: Value = serde_json::from_str(&config.succeeded()).unwrap();
-    config["users"][0]["user"] = json!({ "token": token.trim() });
-    let path = directory::unique(&format!("{account}.kubeconfig"));
-    std::fs::write(&path, config.to_string()).unwrap();
-    path
 }
 
 pub(crate) async fn start_controller(cluster: &Cluster) -> Process {

@@ -27,17 +27,14 @@ use tokio::{
     net::TcpListener,
 };
 
-use crate::{
+use crate::harness::{
     chart,
-    harness::{
-        cluster::{Cluster, Namespace},
-        directory, eventually,
-        pki::Facts,
-        process::{Process, Program},
-        secrets,
-        tool::Tool,
-    },
-    scene::kubeconfig_of,
+    cluster::{Cluster, Namespace},
+    directory, eventually,
+    pki::Facts,
+    process::{Process, Program},
+    secrets,
+    tool::Tool,
 };
 
 tests![
@@ -79,7 +76,7 @@ impl Ingest {
         let rights = chart::rights(namespace.name(), "controller", &json!({})).await;
         let own = rights.split("\n---\n").filter(|object| object.contains("name: postrider-controller-own"));
         namespace.apply(&own.collect::<Vec<_>>().join("\n---\n")).await.succeeded();
-        let kubeconfig = kubeconfig_of(cluster, namespace.name(), "controller").await;
+        let kubeconfig = cluster.kubeconfig_of(namespace.name(), "controller").await;
         Self { namespace, kubeconfig }
     }
 

@@ -28,10 +28,7 @@ use tokio::time::sleep;
 #[path = "../e2e/harness/mod.rs"]
 mod harness;
 mod report;
-// The tests need more of both.
-#[allow(dead_code)]
-#[path = "../e2e/chart.rs"]
-mod chart;
+// The tests need more of it.
 #[allow(dead_code)]
 #[path = "../e2e/scene.rs"]
 mod scene;
@@ -39,7 +36,7 @@ mod tally;
 mod tenants;
 
 use harness::{
-    audit,
+    audit, chart,
     cluster::Cluster,
     pki,
     process::{Process, Program},

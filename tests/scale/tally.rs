@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{
+use crate::harness::{
+    audit::{Asked, Object},
     chart::RELEASE,
-    harness::audit::{Asked, Object},
 };
 
 /// Who asks.

@@ -1,7 +1,9 @@
 //! The conditions and their reasons: documented constants, as they stand in a status.
 
 /// The types of condition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, strum::EnumMessage, strum::IntoStaticStr, strum::VariantArray,
+)]
 pub enum ConditionType {
     /// The summary; it alone decides whether anything is sent.
     Ready,
@@ -31,19 +33,14 @@ impl ConditionType {
 impl ConditionType {
     /// The constant.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ready => "Ready",
-            Self::CertificateValid => "CertificateValid",
-            Self::NewCertificateValid => "NewCertificateValid",
-            Self::Connected => "Connected",
-            Self::CertificateExpiring => "CertificateExpiring",
-            Self::Delivering => "Delivering",
-        }
+        self.into()
     }
 }
 
 /// Why a condition has its status. A keystore adds its own: `keystore::Reason`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, strum::EnumMessage, strum::IntoStaticStr, strum::VariantArray,
+)]
 pub enum Reason {
     /// All that the webhook names is there and can be used.
     Ready,
@@ -52,8 +49,10 @@ pub enum Reason {
     /// What `mtls.active` names cannot be used; the certificate that was accepted before goes on.
     ActiveKept,
     /// No certificate that the webhook names may be used now.
+    #[strum(serialize = "NoUsableCertificate")]
     NoCertificate,
     /// mTLS is off for the namespace until an administrator enables it.
+    #[strum(serialize = "MTLSNotEnabled")]
     MtlsNotEnabled,
     /// A Secret that the webhook names does not exist.
     SecretNotFound,
@@ -62,6 +61,7 @@ pub enum Reason {
     /// A Secret or ConfigMap lacks the key that the webhook names.
     KeyNotFound,
     /// The CA bundle holds no certificate that can be read.
+    #[strum(serialize = "InvalidCABundle")]
     InvalidCaBundle,
     /// A header cannot have the name or the value that is asked for.
     InvalidHeader,
@@ -70,6 +70,7 @@ pub enum Reason {
     /// What a Secret of `signature` holds is no secret of Standard Webhooks.
     InvalidSigningSecret,
     /// The endpoint is a URL to the API server, and none that can be dialled.
+    #[strum(serialize = "InvalidURL")]
     InvalidUrl,
     /// An object that the controller would write belongs to somebody else.
     NotOwned,
@@ -98,31 +99,6 @@ pub enum Reason {
 impl Reason {
     /// The constant.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ready => "Ready",
-            Self::Valid => "Valid",
-            Self::ActiveKept => "ActiveKept",
-            Self::NoCertificate => "NoUsableCertificate",
-            Self::MtlsNotEnabled => "MTLSNotEnabled",
-            Self::SecretNotFound => "SecretNotFound",
-            Self::ConfigMapNotFound => "ConfigMapNotFound",
-            Self::KeyNotFound => "KeyNotFound",
-            Self::InvalidCaBundle => "InvalidCABundle",
-            Self::InvalidHeader => "InvalidHeader",
-            Self::InvalidAuthorization => "InvalidAuthorization",
-            Self::InvalidSigningSecret => "InvalidSigningSecret",
-            Self::InvalidUrl => "InvalidURL",
-            Self::NotOwned => "NotOwned",
-            Self::WaitsForTest => "WaitsForTest",
-            Self::WaitsForPromotion => "WaitsForPromotion",
-            Self::Promoted => "Promoted",
-            Self::NotSoon => "NotSoon",
-            Self::NoReplacement => "NoReplacement",
-            Self::Suspended => "Suspended",
-            Self::Delivering => "Delivering",
-            Self::OnHold => "OnHold",
-            Self::EndpointFailing => "EndpointFailing",
-            Self::EndpointGone => "EndpointGone",
-        }
+        self.into()
     }
 }

@@ -6,6 +6,7 @@
 
 mod condition;
 mod delivery;
+mod event;
 mod spec;
 mod status;
 
@@ -14,6 +15,7 @@ use kube::CustomResourceExt as _;
 
 pub use condition::{ConditionType, Reason};
 pub use delivery::{Delivery, Events, Ordering, Retry};
+pub use event::EventReason;
 pub use spec::{
     Authorization, BasicAuthorization, BearerAuthorization, BundleKind, BundleRef, Certificate,
     ClientCredentials, ConnectionTest, Endpoint, Header, HeaderAuthorization, HeaderValueSource,
@@ -38,6 +40,8 @@ pub const TRUST_ANNOTATION: &str = "postrider.dev/trust";
 /// On a Secret of identities: what the webhook said of headers, authorization and signature when it was written,
 /// as a hash. Not there where it said nothing of them.
 pub const CREDENTIALS_ANNOTATION: &str = "postrider.dev/credentials";
+/// On a Secret of identities: the reminder of an expiry that was told last, as fingerprint and days.
+pub const REMINDED_ANNOTATION: &str = "postrider.dev/reminded";
 /// On a webhook: the fingerprint of the New that is to become Active now.
 pub const PROMOTE_ANNOTATION: &str = "postrider.dev/promote";
 /// On a webhook: any new value asks for a connection test now.

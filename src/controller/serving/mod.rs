@@ -12,7 +12,7 @@ mod plan;
 use std::{collections::BTreeSet, fmt::Debug, num::NonZeroU32, time::Duration};
 
 use clap::Args;
-use futures::{Stream, StreamExt as _};
+use futures::{Stream, StreamExt as _, TryFutureExt as _};
 use governor::{DefaultDirectRateLimiter, Quota};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
@@ -33,6 +33,7 @@ use super::{
     until,
 };
 use crate::{
+    api::v1alpha1::EventReason,
     backoff::backoff,
     clock::Clock,
     identity::{Facts, PemError},
@@ -99,7 +100,7 @@ pub(super) async fn run(
     };
     let (mut failures, mut told) = (0, Vec::new());
     loop {
-        let again_in = match timeout(limits::RECONCILE, maker.look(&there, &mut told)).await {
+        let again_in = match timeout(limits::RECONCILE, maker.look(&mut there, &mut told)).await {
             Ok(Ok(again_in)) => {
                 failures = 0;
                 again_in
@@ -174,7 +175,12 @@ struct Maker<C> {
 impl<C: Clock> Maker<C> {
     /// Does what is next, and says when to look again if nothing changes before. `told` are the foreign objects
     /// that are in the log already.
-    async fn look(&self, there: &There, told: &mut Vec<String>) -> Result<Duration, Error> {
+    async fn look(&self, there: &mut There, told: &mut Vec<String>) -> Result<Duration, Error> {
+        if there.found().authorities.is_err() {
+            // Each is watched by itself, so that an authority may be seen to be gone before it is seen where it was
+            // published. Whoever begins anew on that forgets whom senders trust.
+            *there = self.read().await?;
+        }
         let secrets = [foreign(there.authorities.as_ref()), foreign(there.leaf.as_ref())];
         // Without a leaf of ours an authority would only mislead senders.
         let stands_still = secrets.iter().any(Option::is_some);
@@ -199,6 +205,19 @@ impl<C: Clock> Maker<C> {
                 Ok(limits::RECONCILE)
             }
         }
+    }
+
+    /// The objects as they are.
+    async fn read(&self) -> Result<There, super::Error> {
+        use super::Error;
+        let (authorities, bundle, leaf) = tokio::try_join!(
+            self.secrets.get_opt(SERVING_AUTHORITY).map_err(Error::api::<Secret>("read", SERVING_AUTHORITY)),
+            self.config_maps
+                .get_opt(SERVING_AUTHORITY)
+                .map_err(Error::api::<ConfigMap>("read", SERVING_AUTHORITY)),
+            self.secrets.get_opt(&self.secret).map_err(Error::api::<Secret>("read", &self.secret)),
+        )?;
+        Ok(There { authorities, bundle, leaf })
     }
 
     async fn take(&self, step: &Step, found: &Found, there: &There, now: Timestamp) -> Result<(), Error> {
@@ -242,11 +261,13 @@ impl<C: Clock> Maker<C> {
         let (type_, reason) = of_step(step);
         let name = format!("{} {:?}", K::kind(&()), object.name_any());
         match type_ {
-            EventType::Normal => tracing::info!(reason, note, "{name} is written"),
-            EventType::Warning => tracing::warn!(reason, note, "{name} is written"),
+            EventType::Normal => tracing::info!(reason = reason.as_str(), note, "{name} is written"),
+            EventType::Warning => tracing::warn!(reason = reason.as_str(), note, "{name} is written"),
         }
         let version = object.resource_version().unwrap_or_default();
-        self.story.publish(&event(type_, reason, reason, &version, note), &object.object_ref(&())).await;
+        self.story
+            .publish(&event(type_, reason, reason.as_str(), &version, note), &object.object_ref(&()))
+            .await;
     }
 }
 
@@ -277,18 +298,22 @@ where
 }
 
 /// What an Event of the step is called. A warning is what senders may notice, or what somebody has broken.
-fn of_step(step: &Step) -> (EventType, &'static str) {
+fn of_step(step: &Step) -> (EventType, EventReason) {
+    use EventReason::{
+        AuthorityForgotten, AuthorityMade, AuthorityPrepared, AuthorityPromoted, AuthorityPublished,
+        AuthorityRepaired, AuthorityReplaced, CertificateMade, CertificateReplaced,
+    };
     use EventType::{Normal, Warning};
     match step {
-        Step::Begin(Fault::Missing) => (Normal, "AuthorityMade"),
-        Step::Begin(_) => (Warning, "AuthorityReplaced"),
-        Step::Prepare => (Normal, "AuthorityPrepared"),
-        Step::Promote => (Normal, "AuthorityPromoted"),
-        Step::Forget => (Normal, "AuthorityForgotten"),
-        Step::Tidy => (Warning, "AuthorityRepaired"),
-        Step::Publish(_) => (Normal, "AuthorityPublished"),
-        Step::Issue(Fault::Damaged(_) | Fault::Stranger | Fault::Expired) => (Warning, "CertificateReplaced"),
-        Step::Issue(_) | Step::Wait(_) => (Normal, "CertificateMade"),
+        Step::Begin(Fault::Missing) => (Normal, AuthorityMade),
+        Step::Begin(_) => (Warning, AuthorityReplaced),
+        Step::Prepare => (Normal, AuthorityPrepared),
+        Step::Promote => (Normal, AuthorityPromoted),
+        Step::Forget => (Normal, AuthorityForgotten),
+        Step::Tidy => (Warning, AuthorityRepaired),
+        Step::Publish(_) => (Normal, AuthorityPublished),
+        Step::Issue(Fault::Damaged(_) | Fault::Stranger | Fault::Expired) => (Warning, CertificateReplaced),
+        Step::Issue(_) | Step::Wait(_) => (Normal, CertificateMade),
     }
 }
 

@@ -23,7 +23,7 @@ use kube::{
     api::{ObjectMeta, Patch, PatchParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
@@ -105,6 +105,20 @@ impl Cluster {
             control_plane: tokio::sync::Mutex::new(control_plane),
             deletions: Mutex::default(),
         })
+    }
+
+    /// A kubeconfig of a service account, whatever its rights are.
+    pub(crate) async fn kubeconfig_of(&self, namespace: &str, account: &str) -> PathBuf {
+        let token =
+            self.kubectl(["create", "token", account, "--namespace", namespace, "--duration", "2h"]).await;
+        let token = token.succeeded();
+        secrets::token(&format!("the token of the {account}"), &token);
+        let config = self.kubectl(["config", "view", "--raw", "--minify", "--flatten", "-o", "json"]).await;
+        let mut config: Value = serde_json::from_str(&config.succeeded()).unwrap();
+        config["users"][0]["user"] = json!({ "token": token.trim() });
+        let path = directory::unique(&format!("{account}.kubeconfig"));
+        fs::write(&path, config.to_string()).unwrap();
+        path
     }
 
     /// For `KUBECONFIG`.

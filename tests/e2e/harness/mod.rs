@@ -7,6 +7,7 @@
 #![allow(dead_code, unused_macros)]
 
 pub(crate) mod audit;
+pub(crate) mod chart;
 pub(crate) mod cluster;
 pub(crate) mod crowd;
 pub(crate) mod eventually;

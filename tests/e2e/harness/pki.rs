@@ -51,6 +51,8 @@ pub(crate) enum Validity {
     ExpiresIn(Duration),
     /// From a moment ago to that long from now, cut to seconds: a life that is short in all.
     LivesFor(Duration),
+    /// From two days ago to that long from now, cut to seconds.
+    NearItsEnd(Duration),
 }
 
 impl Validity {
@@ -62,6 +64,7 @@ impl Validity {
             Self::Expired => (now - 48.hours(), now - hour),
             Self::NotYet => (now + 24.hours(), now + 48.hours()),
             Self::ExpiresIn(time) => (now - hour, now + time),
+            Self::NearItsEnd(time) => (now - 48.hours(), now + time),
             Self::LivesFor(time) => (now - 1.second(), now + time),
         }
     }
