@@ -25,6 +25,7 @@ mod ingest_server;
 mod lease;
 mod probe;
 mod probe_failures;
+mod receiver_examples;
 mod rights;
 mod rotation;
 mod scene;
@@ -51,5 +52,6 @@ fn main() -> ExitCode {
         serving::tests(),
         probe::tests(),
         probe_failures::tests(),
+        receiver_examples::tests(),
     ])
 }
