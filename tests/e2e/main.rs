@@ -23,6 +23,7 @@ mod ingest;
 mod ingest_attacks;
 mod ingest_server;
 mod lease;
+mod pages;
 mod probe;
 mod probe_failures;
 mod receiver_examples;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         ingest_server::tests(),
         rotation::tests(),
         serving::tests(),
+        pages::tests(),
         probe::tests(),
         probe_failures::tests(),
         receiver_examples::tests(),
