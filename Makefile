@@ -1,4 +1,4 @@
-.PHONY: demo test prove-rotation bench soak scale image e2e lint deny chart-lint crds chart-readme ci help
+.PHONY: demo test prove-rotation bench soak scale image e2e lint deny chart-lint crds chart-readme reference ci help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -49,6 +49,7 @@ lint: ## formatting, clippy, generated files
 	cargo clippy --test prove_rotation --test soak --test scale -- -D warnings # not among all: they are no part of make test
 	cargo run --quiet -- crd | diff crds/outboundwebhooks.yaml - # otherwise: make crds
 	diff crds/outboundwebhooks.yaml charts/postrider/files/outboundwebhooks.yaml # likewise
+	cargo run --quiet -- crd --markdown | diff docs/reference.md - # otherwise: make reference
 
 deny: ## licences, bans, sources and known advisories of the dependencies
 	@tests/require cargo python3
@@ -61,6 +62,10 @@ crds: ## write crds/ and the chart's copy anew from the types
 chart-lint: ## the chart: helm lint, Kubernetes' schemas, its tests, generated files
 	@tests/require go python3
 	tests/tools/chart-lint
+
+reference: ## write docs/reference.md anew from the types
+	cargo run --quiet -- crd --markdown > docs/reference.md.new
+	mv docs/reference.md.new docs/reference.md
 
 chart-readme: ## write the chart's README anew from its values
 	tests/tools/chart-readme > charts/postrider/README.md.new
