@@ -93,9 +93,6 @@ fn links(page: &str) -> Vec<String> {
     targets.filter(|target| !target.contains("://")).collect()
 }
 
-/// Pages that are written elsewhere at this moment.
-const TO_COME: [&str; 1] = ["reasons.md"];
-
 async fn each_link_leads_somewhere(_: Arc<Cluster>) {
     let mut broken = Vec::new();
     let mut count = 0;
@@ -108,9 +105,6 @@ async fn each_link_leads_somewhere(_: Arc<Cluster>) {
                 "" => repository().join(&path),
                 file => repository().join(&path).with_file_name("").join(file),
             };
-            if !target.exists() && TO_COME.contains(&file) {
-                continue;
-            }
             if !target.exists() {
                 broken.push(format!("{path}: {link}: there is no {}", target.display()));
             } else if let Some(anchor) = anchor {
