@@ -1,4 +1,4 @@
-.PHONY: demo test prove-rotation bench soak image e2e lint deny chart-lint crds chart-readme ci help
+.PHONY: demo test prove-rotation bench soak scale image e2e lint deny chart-lint crds chart-readme reference ci help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,12 @@ soak: ## that nothing is lost and nothing grows for as long as you like (MINUTES
 	tests/cluster/build >/dev/null
 	cargo test --test soak -- --minutes '$(or $(MINUTES),30)' $(if $(SEED),--seed '$(SEED)')
 
+scale: ## what many webhooks cost in requests, memory and time (WEBHOOKS=1000 NAMESPACES=100 REST=180; QUICK=1 a few)
+	@tests/require cargo go cc openssl keytool
+	tests/cluster/build >/dev/null
+	cargo test $(if $(QUICK),,--release) --test scale -- --webhooks '$(or $(WEBHOOKS),$(if $(QUICK),60,1000))' \
+		--namespaces '$(or $(NAMESPACES),$(if $(QUICK),6,100))' --rest '$(or $(REST),$(if $(QUICK),20,180))'
+
 image: ## the container image of this checkout, as an archive (NAME=… names it)
 	@tests/require cargo go cc git python3
 	image/build $(NAME)
@@ -40,9 +46,10 @@ e2e: ## helm install on a real node, and events through it (root; IMAGE=… take
 lint: ## formatting, clippy, generated files
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
-	cargo clippy --test prove_rotation --test soak -- -D warnings # not among all: they are no part of make test
+	cargo clippy --test prove_rotation --test soak --test scale -- -D warnings # not among all: they are no part of make test
 	cargo run --quiet -- crd | diff crds/outboundwebhooks.yaml - # otherwise: make crds
 	diff crds/outboundwebhooks.yaml charts/postrider/files/outboundwebhooks.yaml # likewise
+	cargo run --quiet -- crd --markdown | diff docs/reference.md - # otherwise: make reference
 
 deny: ## licences, bans, sources and known advisories of the dependencies
 	@tests/require cargo python3
@@ -56,9 +63,13 @@ chart-lint: ## the chart: helm lint, Kubernetes' schemas, its tests, generated f
 	@tests/require go python3
 	tests/tools/chart-lint
 
+reference: ## write docs/reference.md anew from the types
+	cargo run --quiet -- crd --markdown > docs/reference.md.new
+	mv docs/reference.md.new docs/reference.md
+
 chart-readme: ## write the chart's README anew from its values
 	tests/tools/chart-readme > charts/postrider/README.md.new
 	mv charts/postrider/README.md.new charts/postrider/README.md
 
-ci: ## lint, chart-lint, deny, test, demo, prove-rotation and e2e, in turn, with times
+ci: ## lint, chart-lint, deny, test, demo, prove-rotation, a small scale and e2e, in turn, with times
 	.ci/run
