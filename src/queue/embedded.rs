@@ -80,10 +80,10 @@ impl Embedded {
         let (claimed, wakers) = (Arc::default(), Arc::default());
         let reader = Reader::new(schema::open_beside(&path)?, Arc::clone(&books), Arc::clone(&claimed));
         let seen = Seen::read(&connection)?;
-        let checkpointer = schema::open_beside(&path)?;
-        let writer =
-            Writer::new(connection, Arc::clone(&books), seen, Arc::clone(&wakers), room, Volume::of(path));
-        let mut threads = writer.start(to_write, checkpointer);
+        let volume = Volume::of(path.clone());
+        let mut threads =
+            Writer::new(connection, Arc::clone(&books), seen, Arc::clone(&wakers), room, volume)
+                .start(to_write, schema::open_beside(&path)?);
         threads.push(reader.start(to_read));
         Ok(Self { writes, reads, books, claimed, wakers, threads: Mutex::new(threads), _lock: lock })
     }
