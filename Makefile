@@ -1,4 +1,4 @@
-.PHONY: demo test prove-rotation bench soak scale image e2e lint deny chart-lint crds chart-readme reference ci help
+.PHONY: demo test prove-rotation bench soak scale image e2e lint deny chart-lint crds chart-readme reference faults ci help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,6 +42,10 @@ e2e: ## helm install on a real node, and events through it (root; IMAGE=… take
 	@tests/require cargo go cc git python3 openssl keytool curl
 	@tests/node/node --check
 	tests/node/e2e $(IMAGE)
+
+faults: ## upgrades and faults on a real node while a sender never pauses, with a table (root; IMAGE=… takes an archive, BEFORE=… what to upgrade)
+	@tests/require cargo go cc git python3 openssl keytool
+	tests/node/faults $(IMAGE) $(BEFORE)
 
 lint: ## formatting, clippy, generated files
 	cargo fmt --check

@@ -114,6 +114,11 @@ pub const QUEUE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 pub const WAL_PAGES: i64 = 4000;
 /// Size to which a log that grew larger is cut when it begins anew, bytes.
 pub const WAL_BYTES: i64 = 64 * 1024 * 1024;
+/// Where less is free on the queue's volume, bytes, the log is moved to the file and cut after each commit.
+pub const VOLUME_LOW_BYTES: i64 = 64 * 1024 * 1024;
+/// What is kept free on the volume so that what leaves can be recorded, bytes; an event that does not fit beside it is
+/// answered 507.
+pub const VOLUME_KEPT_BYTES: i64 = 4 * 1024 * 1024;
 /// Delay before a queue that failed is asked again.
 pub const QUEUE_RETRY: Duration = Duration::from_secs(1);
 

@@ -10,6 +10,7 @@
 mod books;
 mod reader;
 mod seen;
+mod volume;
 mod work;
 mod writer;
 
@@ -37,6 +38,7 @@ use crate::{
 use books::Books;
 use reader::{Claimed, Read, Reader, WantedClaim};
 use seen::Seen;
+use volume::Volume;
 use work::{Change, GiveUp, Outcome, Room};
 use writer::{Write, Writer};
 
@@ -78,8 +80,10 @@ impl Embedded {
         let (claimed, wakers) = (Arc::default(), Arc::default());
         let reader = Reader::new(schema::open_beside(&path)?, Arc::clone(&books), Arc::clone(&claimed));
         let seen = Seen::read(&connection)?;
-        let mut threads = Writer::new(connection, Arc::clone(&books), seen, Arc::clone(&wakers), room)
-            .start(to_write, schema::open_beside(&path)?);
+        let volume = Volume::of(path.clone());
+        let mut threads =
+            Writer::new(connection, Arc::clone(&books), seen, Arc::clone(&wakers), room, volume)
+                .start(to_write, schema::open_beside(&path)?);
         threads.push(reader.start(to_read));
         Ok(Self { writes, reads, books, claimed, wakers, threads: Mutex::new(threads), _lock: lock })
     }
