@@ -23,6 +23,7 @@ mod ingest;
 mod ingest_attacks;
 mod ingest_server;
 mod lease;
+mod plugin;
 mod probe;
 mod probe_failures;
 mod rights;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         rights::tests(),
         controller::tests(),
         lease::tests(),
+        plugin::tests(),
         delivery::tests(),
         access::tests(),
         authorization::tests(),
