@@ -62,7 +62,7 @@ impl From<Of> for Slot {
 }
 
 impl Certificate {
-    pub(super) async fn run(&self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+    pub(super) async fn run(&self, connection: &Connection, output: Output) -> Result<(), Failure> {
         if self.der && (self.part != Part::Leaf || output.is_for_programs()) {
             let message = "DER holds one certificate and nothing else: --der goes with --part leaf, and without --output";
             return Err(Failure::Usage(message.to_owned()));
@@ -73,7 +73,7 @@ impl Certificate {
             chain.truncate(1);
         }
         if self.der {
-            let leaf = chain.first().map(|leaf| leaf.as_ref()).unwrap_or_default();
+            let leaf = chain.first().map(AsRef::as_ref).unwrap_or_default();
             return std::io::Write::write_all(&mut std::io::stdout(), leaf)
                 .map_err(|error| Failure::Tried(format!("cannot write: {error}")));
         }

@@ -110,13 +110,13 @@ impl Which {
 }
 
 impl Dead {
-    pub(super) async fn run(&self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+    pub(super) async fn run(&self, connection: &Connection, output: Output) -> Result<(), Failure> {
         match self {
             Self::List(list) => list.run(connection, output).await,
             Self::Show(show) => show.run(connection, output).await,
             Self::Replay(chosen) => {
                 let count = chosen.all_of(connection, "create", Method::POST, "/replay").await?;
-                told(*output, &chosen.name, count, "wait to be sent again")
+                told(output, &chosen.name, count, "wait to be sent again")
             }
             Self::Delete(delete) => delete.run(connection, output).await,
         }
@@ -141,7 +141,7 @@ async fn ask(door: &mut Door, method: Method, path: &str) -> Result<Value, Failu
 }
 
 impl List {
-    async fn run(&self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+    async fn run(&self, connection: &Connection, output: Output) -> Result<(), Failure> {
         let mut door = door(&self.dispatcher, connection, &self.name, "get").await?;
         let mut items = Vec::new();
         let mut after = None;
@@ -187,7 +187,7 @@ fn text(value: &Value) -> &str {
 }
 
 impl Show {
-    async fn run(&self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+    async fn run(&self, connection: &Connection, output: Output) -> Result<(), Failure> {
         let mut door = door(&self.dispatcher, connection, &self.name, "get").await?;
         let found =
             ask(&mut door, Method::GET, &path(connection, &self.name, &format!("?ids={}", self.id))).await?;
@@ -263,13 +263,13 @@ impl Chosen {
 }
 
 impl Delete {
-    async fn run(&self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+    async fn run(&self, connection: &Connection, output: Output) -> Result<(), Failure> {
         self.chosen.check()?;
         if !self.yes && !self.confirmed()? {
             return Err(Failure::Interrupted("nothing was removed".to_owned()));
         }
         let count = self.chosen.all_of(connection, "delete", Method::DELETE, "").await?;
-        told(*output, &self.chosen.name, count, "are removed for good")
+        told(output, &self.chosen.name, count, "are removed for good")
     }
 
     fn confirmed(&self) -> Result<bool, Failure> {

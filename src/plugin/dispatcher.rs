@@ -143,7 +143,7 @@ impl Options {
         let tls = timeout(limits::PLUGIN_CONNECT, tls).await.map_err(|_| no_answer())?;
         let tls =
             tls.map_err(|error| Failure::Tried(format!("TLS with the dispatcher as {host}: {error}")))?;
-        let (sender, driver) = handshake(TokioIo::new(tls)).await.map_err(not_answered)?;
+        let (sender, driver) = handshake(TokioIo::new(tls)).await.map_err(|error| not_answered(&error))?;
         tokio::spawn(driver);
         Ok(Door { sender, host, token: None })
     }
@@ -274,8 +274,8 @@ fn no_answer() -> Failure {
     Failure::Tried("the dispatcher does not answer".to_owned())
 }
 
-fn not_answered(error: hyper::Error) -> Failure {
-    Failure::Tried(format!("the dispatcher does not answer: {}", chain(&error)))
+fn not_answered(error: &hyper::Error) -> Failure {
+    Failure::Tried(format!("the dispatcher does not answer: {}", chain(error)))
 }
 
 impl Door {
@@ -315,8 +315,8 @@ impl Door {
             .map_err(|error| Failure::Usage(format!("that cannot be sent: {error}")))?;
         request.headers_mut().extend(headers);
         let exchange = async {
-            self.sender.ready().await.map_err(not_answered)?;
-            let response = self.sender.send_request(request).await.map_err(not_answered)?;
+            self.sender.ready().await.map_err(|error| not_answered(&error))?;
+            let response = self.sender.send_request(request).await.map_err(|error| not_answered(&error))?;
             let status = response.status();
             let body = Limited::new(response.into_body(), limits::PLUGIN_ANSWER_BYTES).collect().await;
             let body =
@@ -330,11 +330,9 @@ impl Door {
 /// What a problem of RFC 9457 says to a person; who lacks a right is told the lines that grant it.
 fn problem(status: StatusCode, problem: &Value) -> Failure {
     let mut message = problem["detail"].as_str().map_or_else(|| format!("HTTP {status}"), str::to_owned);
-    if let Some(lines) = problem["grant"].as_array().filter(|lines| !lines.is_empty()) {
-        message += "; who may grant it types:";
-        for line in lines.iter().filter_map(Value::as_str) {
-            message += &format!("\n  {line}");
-        }
+    let lines: Vec<_> = problem["grant"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    if !lines.is_empty() {
+        message = format!("{message}; who may grant it types:\n  {}", lines.join("\n  "));
     }
     let message = format!("the dispatcher says: {message}");
     match status.as_u16() {

@@ -76,7 +76,7 @@ impl Doctor {
     pub(super) async fn run(
         &self,
         connect: impl AsyncFnOnce() -> Result<Connection, Failure>,
-        output: &Output,
+        output: Output,
     ) -> Result<(), Failure> {
         let connection = connect().await?;
         let mut findings = vec![api_server(&connection).await];
@@ -128,11 +128,8 @@ impl Doctor {
 fn text(finding: &Finding) -> String {
     let Finding { what, state, seen, fix } = finding;
     let first = format!("{} {what:<14} ", state.mark());
-    let mut text = output::paragraph(seen, &first, &" ".repeat(17));
-    for line in fix.iter().flat_map(|fix| fix.lines()) {
-        text += &format!("{:17}{}\n", "", bold(line));
-    }
-    text
+    let lines = fix.iter().flat_map(|fix| fix.lines()).map(|line| format!("{:17}{}\n", "", bold(line)));
+    output::paragraph(seen, &first, &" ".repeat(17)) + &lines.collect::<String>()
 }
 
 fn summary(findings: &[Finding]) -> String {

@@ -29,7 +29,7 @@ pub(super) async fn follow<T>(
                     }
                 }
                 Some(Ok(None)) => return Err(Failure::NotFound(format!("outboundwebhook {name:?} is gone"))),
-                Some(Err(error)) => refused(error)?,
+                Some(Err(error)) => refused(&error)?,
                 None => return Err(Failure::Tried("the watch ended".to_owned())),
             },
             _ = ticks.tick() => progress.tick(),
@@ -41,12 +41,12 @@ pub(super) async fn follow<T>(
 }
 
 /// A watch that may not be is none; all else is taken up again.
-fn refused(error: watcher::Error) -> Result<(), Failure> {
-    let status = match &error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
-        | watcher::Error::WatchError(status) => status,
-        _ => return Ok(()),
+fn refused(error: &watcher::Error) -> Result<(), Failure> {
+    let (watcher::Error::InitialListFailed(kube::Error::Api(status))
+    | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+    | watcher::Error::WatchError(status)) = error
+    else {
+        return Ok(());
     };
     if matches!(status.code, 401 | 403) { Err(kube::Error::Api(status.clone()).into()) } else { Ok(()) }
 }

@@ -28,7 +28,7 @@ pub(super) struct List {
 }
 
 impl List {
-    pub(super) async fn run(&self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+    pub(super) async fn run(&self, connection: &Connection, output: Output) -> Result<(), Failure> {
         let now = Timestamp::now();
         let mut webhooks = connection.webhooks(self.all_namespaces).await?;
         if let Some(within) = self.expiring_within {
@@ -39,7 +39,7 @@ impl List {
         }
         let values: Vec<_> = webhooks.iter().map(|webhook| value(webhook, now)).collect();
         let names: Vec<_> = webhooks.iter().map(ResourceExt::name_any).collect();
-        output.print(&values, names.iter().map(String::as_str), || self.text(&webhooks, *output, now))?;
+        output.print(&values, names.iter().map(String::as_str), || self.text(&webhooks, output, now))?;
         if self.exit_code && !webhooks.is_empty() { Err(Failure::No) } else { Ok(()) }
     }
 

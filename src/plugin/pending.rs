@@ -22,7 +22,7 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    pub(super) async fn run(&self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+    pub(super) async fn run(&self, connection: &Connection, output: Output) -> Result<(), Failure> {
         let webhooks = match &self.name {
             Some(name) => vec![connection.webhook(name).await?],
             None => connection.webhooks(self.all_namespaces).await?,

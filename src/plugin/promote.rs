@@ -29,7 +29,7 @@ pub(super) struct Promote {
 }
 
 impl Promote {
-    pub(super) async fn run(&self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+    pub(super) async fn run(&self, connection: &Connection, output: Output) -> Result<(), Failure> {
         let webhook = connection.webhook(&self.name).await?;
         let said = webhook.condition(ConditionType::NewCertificateValid);
         let promoted = said.is_some_and(|said| said.reason == Reason::Promoted.as_str());

@@ -81,7 +81,7 @@ impl Rotate {
     pub(super) async fn run(
         &self,
         connect: impl AsyncFnOnce() -> Result<Connection, Failure>,
-        output: &Output,
+        output: Output,
     ) -> Result<(), Failure> {
         let files = self.secrets.read(&self.keystore)?;
         let request = Request {
@@ -126,7 +126,7 @@ struct Step<'a> {
 }
 
 impl Step<'_> {
-    async fn run(&self, output: &Output) -> Result<(), Failure> {
+    async fn run(&self, output: Output) -> Result<(), Failure> {
         let mut progress = Progress::new();
         let name = &self.rotate.name;
         let before = self.name_it(&mut progress).await?;
@@ -355,7 +355,7 @@ impl Step<'_> {
 
     fn finish(
         &self,
-        output: &Output,
+        output: Output,
         before: Option<&CertificateStatus>,
         now: Option<&CertificateStatus>,
     ) -> Result<(), Failure> {
@@ -391,13 +391,13 @@ impl Step<'_> {
     /// What a person can do who is stuck.
     fn advice(&self) -> String {
         let name = &self.rotate.name;
-        let mut text = output::paragraph(
+        let text = output::paragraph(
             "The certificate before stays in use. The controller goes on testing the New, and promotes it once it passes.",
             "",
             "",
         );
-        text += &format!("  look again   {}\n", bold(&self.connection.command(&format!("test {name}"))));
-        text + &format!("  take it back {}\n", bold(&self.take_back()))
+        let again = self.connection.command(&format!("test {name}"));
+        format!("{text}  look again    {}\n  take it back  {}\n", bold(&again), bold(&self.take_back()))
     }
 
     fn take_back(&self) -> String {

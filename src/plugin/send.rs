@@ -36,7 +36,7 @@ pub(super) struct Send {
 }
 
 impl Send {
-    pub(super) async fn run(&self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+    pub(super) async fn run(&self, connection: &Connection, output: Output) -> Result<(), Failure> {
         let data = match &self.data_file {
             Some(path) => Bytes::copy_from_slice(&inspect::read(path, limits::EVENT_BYTES)?),
             None => Bytes::copy_from_slice(self.data.as_bytes()),

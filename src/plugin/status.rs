@@ -7,7 +7,7 @@ use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
 use super::{
-    advice::advice,
+    advice::{Advice, advice},
     cluster::Connection,
     failure::Failure,
     output::{Output, State, ago, bar, bold, days_left, dim, field, left, urgency},
@@ -25,10 +25,10 @@ pub(super) struct Show {
 }
 
 impl Show {
-    pub(super) async fn run(&self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+    pub(super) async fn run(&self, connection: &Connection, output: Output) -> Result<(), Failure> {
         let webhook = connection.webhook(&self.name).await?;
         let now = Timestamp::now();
-        output.print(&value(&webhook, now), [self.name.as_str()], || text(&webhook, *output, now))?;
+        output.print(&value(&webhook, now), [self.name.as_str()], || text(&webhook, output, now))?;
         let ready = webhook.condition(ConditionType::Ready);
         if ready.is_some_and(|ready| ready.status == "True") { Ok(()) } else { Err(Failure::No) }
     }
@@ -110,10 +110,9 @@ fn certificates(
             "",
             &format!("{}  {remaining}, till {}", bar(certificate, now), till.strftime("%Y-%m-%d %H:%M UTC")),
         );
-        let mut facts = format!("{}, chain of {}", certificate.key_algorithm, certificate.chain_length);
-        if let Some(source) = &certificate.source {
-            facts += &format!(", Secret {}", source.secret);
-        }
+        let source = certificate.source.as_ref().map(|source| format!(", Secret {}", source.secret));
+        let CertificateStatus { key_algorithm, chain_length, .. } = certificate;
+        let facts = format!("{key_algorithm}, chain of {chain_length}{}", source.unwrap_or_default());
         text += &field("", &dim(&facts));
         if output.is_wide() {
             text += &field("", &dim(&format!("SHA-256 {}", certificate.fingerprint_sha256)));
@@ -168,12 +167,9 @@ fn next(webhook: &OutboundWebhook) -> String {
     if all.is_empty() {
         return format!("\n{}", field("Next", "nothing to do"));
     }
-    let mut text = "\n".to_owned();
-    for (number, advice) in all.iter().enumerate() {
-        text += &field(if number == 0 { "Next" } else { "" }, &advice.message);
-        if let Some(command) = &advice.command {
-            text += &format!("{:14}{}\n", "", bold(command));
-        }
-    }
-    text
+    let one = |(number, advice): (usize, &Advice)| {
+        let command = advice.command.as_ref().map(|command| format!("{:14}{}\n", "", bold(command)));
+        field(if number == 0 { "Next" } else { "" }, &advice.message) + &command.unwrap_or_default()
+    };
+    format!("\n{}", all.iter().enumerate().map(one).collect::<String>())
 }

@@ -29,7 +29,7 @@ impl Named {
         &self,
         suspend: bool,
         connection: &Connection,
-        output: &Output,
+        output: Output,
     ) -> Result<(), Failure> {
         connection.patch(&self.name, json!({ "spec": { "suspend": suspend } })).await?;
         let mut progress = Progress::new();

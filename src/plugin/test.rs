@@ -39,7 +39,7 @@ pub(super) struct Test {
 type Results = Vec<(&'static str, TestStatus)>;
 
 impl Test {
-    pub(super) async fn run(&self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+    pub(super) async fn run(&self, connection: &Connection, output: Output) -> Result<(), Failure> {
         let webhook = connection.webhook(&self.name).await?;
         let webhook = if self.last { webhook } else { self.asked(connection, &webhook).await? };
         let results = results(&webhook);
@@ -47,15 +47,15 @@ impl Test {
             let message = format!("{} has not been tested yet", self.name);
             return Err(Failure::NotFound(message));
         }
-        let tests = webhook.status.as_ref().and_then(|status| status.test.as_ref());
+        let seen = tests(&webhook);
         let now = Timestamp::now();
         output.print(
-            &json!({ "url": webhook.spec.endpoint.url, "test": tests }),
+            &json!({ "url": webhook.spec.endpoint.url, "test": seen }),
             [self.name.as_str()],
             || {
-                let texts: Vec<_> =
+                let parts: Vec<_> =
                     results.iter().map(|(slot, result)| text(&webhook, slot, result, now)).collect();
-                texts.join("\n")
+                parts.join("\n")
             },
         )?;
         if results.iter().all(|(_, result)| result.succeeded) { Ok(()) } else { Err(Failure::No) }
@@ -141,19 +141,19 @@ pub(super) fn text(webhook: &OutboundWebhook, slot: &str, test: &TestStatus, now
     let mut named = known.filter(|known| Some(&known.fingerprint_sha256) == test.fingerprint_sha256.as_ref());
     let who = named.next().map_or("without a client certificate", |certificate| &certificate.identifier);
     let state = state(test);
-    let mut text = format!("{} {}  {who}\n", state.mark(), bold(slot));
+    let mut told = format!("{} {}  {who}\n", state.mark(), bold(slot));
     for (layer, state, seen) in layers(webhook, test) {
-        text += &output::paragraph(
+        told += &output::paragraph(
             &seen,
             &format!("  {} {:<10} ", state.mark(), layer.as_str()),
             &" ".repeat(15),
         );
     }
-    text += &field(if test.succeeded { "Passed" } else { "Failed" }, &test.message);
+    told += &field(if test.succeeded { "Passed" } else { "Failed" }, &test.message);
     if let Some(hint) = &test.hint {
-        text += &field("Hint", &format!("{}: {}", hint.reason, hint.message));
+        told += &field("Hint", &format!("{}: {}", hint.reason, hint.message));
     }
-    text + &field("Tested", &dim(&output::ago(test.time.0, now)))
+    told + &field("Tested", &dim(&output::ago(test.time.0, now)))
 }
 
 /// Layers in the order in which a connection passes them.
@@ -175,7 +175,7 @@ fn layers(webhook: &OutboundWebhook, test: &TestStatus) -> Vec<(Layer, State, St
     let mut all = Vec::new();
     for (position, layer) in LAYERS.into_iter().enumerate() {
         let not_asked = layer == Layer::Http && test.http_status.is_none() && test.succeeded;
-        let (state, text) = if not_asked {
+        let (state, told) = if not_asked {
             (State::Unknown, "not asked: endpoint.test.request is None".to_owned())
         } else if position < passed {
             seen(webhook, test, layer)
@@ -185,7 +185,7 @@ fn layers(webhook: &OutboundWebhook, test: &TestStatus) -> Vec<(Layer, State, St
         } else {
             (State::Unknown, dim(if in_order { "not reached" } else { "not known" }))
         };
-        all.push((layer, state, text));
+        all.push((layer, state, told));
     }
     if !test.succeeded && !in_order {
         let layer =
@@ -200,7 +200,7 @@ fn seen(webhook: &OutboundWebhook, test: &TestStatus, layer: Layer) -> (State, S
     let url: Option<url::Url> = webhook.spec.endpoint.url.parse().ok();
     let host = url.as_ref().and_then(url::Url::host_str).unwrap_or_default();
     let port = url.as_ref().and_then(url::Url::port_or_known_default).unwrap_or_default();
-    let text = match layer {
+    let told = match layer {
         Layer::Dns => format!("{host} has an address"),
         Layer::Connect => format!("connected to port {port}"),
         Layer::Tls => {
@@ -213,7 +213,7 @@ fn seen(webhook: &OutboundWebhook, test: &TestStatus, layer: Layer) -> (State, S
         Layer::TlsClient => return client(test),
         _ => test.http_status.map_or_else(String::new, |status| format!("HTTP {status}")),
     };
-    (State::Good, text)
+    (State::Good, told)
 }
 
 fn client(test: &TestStatus) -> (State, String) {

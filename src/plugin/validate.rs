@@ -38,16 +38,16 @@ impl Validate {
     pub(super) async fn run(
         &self,
         connect: impl AsyncFnOnce() -> Result<Connection, Failure>,
-        output: &Output,
+        output: Output,
     ) -> Result<(), Failure> {
         match (&self.keystore, &self.webhook) {
             (Some(keystore), _) => self.file(keystore, output),
-            (None, Some(name)) => of_webhook(&connect().await?.webhook(name).await?, name, *output),
+            (None, Some(name)) => of_webhook(&connect().await?.webhook(name).await?, name, output),
             (None, None) => Err(Failure::Usage("name a keystore, or a webhook".to_owned())),
         }
     }
 
-    fn file(&self, keystore: &std::path::Path, output: &Output) -> Result<(), Failure> {
+    fn file(&self, keystore: &std::path::Path, output: Output) -> Result<(), Failure> {
         let files = self.how.secrets.read(keystore)?;
         let request = self.how.request(&files);
         let result = load(&request);

@@ -22,7 +22,7 @@ use crate::{
         tool::Tool,
     },
     ingest_server::secure_address,
-    scene::{Dispatcher, Scene, active, kubeconfig_of},
+    scene::{Dispatcher, Scene, active},
 };
 
 tests![
@@ -160,11 +160,13 @@ async fn a_keystore_is_judged_in_the_words_of_the_controller(cluster: Arc<Cluste
 
 async fn the_public_certificate_is_printed(cluster: Arc<Cluster>) {
     let (scene, receiver) = (Scene::new(cluster).await, Receiver::start().await);
-    scene.orders(&receiver).await;
+    let webhook = scene.orders(&receiver).await;
     let client = &pki::shared().await.client;
     assert_eq!(scene.plugin("certificate orders").await.with(0).stdout, client.leaf_pem());
     let chain = scene.plugin("certificate orders --part chain").await.with(0).stdout;
-    assert_eq!(chain.matches("BEGIN CERTIFICATE").count(), client.chain_der().len());
+    assert!(chain.starts_with(&client.leaf_pem()));
+    let length = webhook.status.unwrap().mtls.unwrap().active.unwrap().chain_length;
+    assert_eq!(i32::try_from(chain.matches("BEGIN CERTIFICATE").count()), Ok(length));
     let bundle = scene.plugin("certificate orders --part bundle -o json").await.with(0).json();
     assert_eq!(bundle[0]["facts"]["fingerprintSHA256"], json!(client.facts.fingerprint_sha256));
     scene.plugin("certificate orders --part chain --der").await.with(2);
@@ -202,7 +204,7 @@ async fn a_webhook_is_shown_on_one_screen(cluster: Arc<Cluster>) {
 
 async fn webhooks_are_listed_by_the_time_that_is_left(cluster: Arc<Cluster>) {
     let scene = Scene::new(Arc::clone(&cluster)).await;
-    let hours = |hours| std::time::Duration::from_secs(hours * 3600);
+    let hours = |hours: u64| std::time::Duration::from_secs(hours * 3600);
     for (name, validity) in [
         ("year", Validity::Year),
         ("week", Validity::ExpiresIn(hours(7 * 24))),
@@ -456,7 +458,7 @@ async fn events_are_sent_and_dead_letters_brought_back(cluster: Arc<Cluster>) {
     with(&[&["send", "unknown"][..], &as_operator].concat()).await.with(4);
 
     // A person without the right gets no further with an account that has it.
-    let person = kubeconfig_of(scene.cluster(), scene.namespace.name(), "nobody").await;
+    let person = scene.cluster().kubeconfig_of(scene.namespace.name(), "nobody").await;
     let ran =
         run(&person, scene.namespace.name(), &[&["send", "orders"][..], &as_operator, &told].concat(), "")
             .await;
@@ -529,7 +531,7 @@ async fn the_dispatcher_is_reached_through_the_api_server(cluster: Arc<Cluster>)
     assert_eq!(state(&doctor, "Installation"), "good", "{doctor:#}");
 
     // Who may send, and not look into the Pod.
-    let account = kubeconfig_of(scene.cluster(), namespace, "operator").await;
+    let account = scene.cluster().kubeconfig_of(namespace, "operator").await;
     let arguments: Vec<_> = send.split(' ').collect();
     run(&account, namespace, &arguments, "").await.with(5);
 }
@@ -558,7 +560,7 @@ async fn a_doctor_finds_what_is_wrong(cluster: Arc<Cluster>) {
 
     // Who sees little is told so, and what would change it.
     operator(&scene, "viewer", &["postrider-view"]).await;
-    let viewer = kubeconfig_of(scene.cluster(), scene.namespace.name(), "viewer").await;
+    let viewer = scene.cluster().kubeconfig_of(scene.namespace.name(), "viewer").await;
     let seen = run(&viewer, scene.namespace.name(), &["doctor"], "").await.with(1);
     seen.says(&["you may not: patch outboundwebhooks", "rolebinding postrider-operator", "you may not look"]);
 }
@@ -566,7 +568,7 @@ async fn a_doctor_finds_what_is_wrong(cluster: Arc<Cluster>) {
 async fn what_cannot_be_done_has_its_exit_status(cluster: Arc<Cluster>) {
     let scene = Scene::without_controller(Arc::clone(&cluster)).await;
     operator(&scene, "nobody", &[]).await;
-    let nobody = kubeconfig_of(&cluster, scene.namespace.name(), "nobody").await;
+    let nobody = cluster.kubeconfig_of(scene.namespace.name(), "nobody").await;
     let as_nobody = async |line: &[&str]| run(&nobody, scene.namespace.name(), line, "").await;
     as_nobody(&["status", "orders"]).await.with(5).says(&["cannot get resource \"outboundwebhooks\""]);
     as_nobody(&["list", "-A"]).await.with(5);
