@@ -177,7 +177,7 @@ impl List {
                     ]
                 })
                 .collect();
-            table(&["ID", "GIVEN UP", "REASON", "TYPE"], 3, &rows)
+            table(&["ID", "GIVEN UP", "REASON", "TYPE"], Some(3), &rows)
         })
     }
 }

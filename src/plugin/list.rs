@@ -54,7 +54,10 @@ impl List {
             head.extend(["NEW IDENTIFIER", "FINGERPRINT"]);
         }
         let rows: Vec<_> = webhooks.iter().map(|webhook| row(webhook, output.is_wide(), now)).collect();
-        table(&head, 5, &rows)
+        // Of one namespace it would be the same in every line.
+        let from = usize::from(!self.all_namespaces);
+        let rows: Vec<_> = rows.into_iter().map(|mut row| row.split_off(from)).collect();
+        table(&head[from..], Some(5 - from).filter(|_| !output.is_wide()), &rows)
     }
 }
 

@@ -221,8 +221,8 @@ pub(super) fn cell_in(state: State, text: impl Into<String>) -> Cell {
     Cell { text: text.into(), state }
 }
 
-/// Columns under a head, as kubectl has them. Where a terminal is too narrow, the `wide` column is cut.
-pub(super) fn table(head: &[&str], wide: usize, rows: &[Vec<Cell>]) -> String {
+/// Columns under a head, as kubectl has them. Where a terminal is too narrow, the column `cut_at` is cut, if one is.
+pub(super) fn table(head: &[&str], cut_at: Option<usize>, rows: &[Vec<Cell>]) -> String {
     const GAP: usize = 3;
     let of_column = |column: usize| rows.iter().filter_map(move |row| row.get(column));
     let mut widths: Vec<_> = head
@@ -232,9 +232,9 @@ pub(super) fn table(head: &[&str], wide: usize, rows: &[Vec<Cell>]) -> String {
             of_column(column).map(|cell| cell.text.width()).max().unwrap_or(0).max(head.width())
         })
         .collect();
-    if io::stdout().is_terminal() {
+    if let Some(column) = cut_at.filter(|_| io::stdout().is_terminal()) {
         let over = (widths.iter().sum::<usize>() + GAP * (head.len() - 1)).saturating_sub(columns());
-        if let (Some(width), Some(head)) = (widths.get_mut(wide), head.get(wide)) {
+        if let (Some(width), Some(head)) = (widths.get_mut(column), head.get(column)) {
             *width = width.saturating_sub(over).max(head.width());
         }
     }

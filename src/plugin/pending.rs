@@ -30,9 +30,11 @@ impl Pending {
         let values: Vec<_> = webhooks.iter().map(value).collect();
         let names: Vec<_> = webhooks.iter().map(ResourceExt::name_any).collect();
         output.print(&values, names.iter().map(String::as_str), || {
-            let rows: Vec<_> = webhooks.iter().map(row).collect();
+            // Of one namespace it would be the same in every line.
+            let from = usize::from(!self.all_namespaces);
+            let rows: Vec<_> = webhooks.iter().map(|webhook| row(webhook).split_off(from)).collect();
             let head = ["NAMESPACE", "NAME", "PENDING", "DELIVERED", "DEAD", "LAST SUCCESS", "DELIVERING"];
-            table(&head, head.len() - 1, &rows)
+            table(&head[from..], None, &rows)
         })
     }
 }
