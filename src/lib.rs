@@ -7,6 +7,8 @@ pub mod controller;
 pub mod credentials;
 pub mod deliver;
 pub mod dispatcher;
+#[cfg(test)]
+mod docs;
 pub mod egress;
 pub mod event;
 pub mod identity;

@@ -233,6 +233,8 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub const IDLE_CONNECTION: Duration = Duration::from_secs(90);
 /// Idle connections of one webhook and identity.
 pub const IDLE_CONNECTIONS: usize = 32;
+/// TLS sessions that are kept of one webhook and identity: what a server gives out to one client.
+pub const TLS_SESSIONS: usize = 8;
 /// What is read of a response's body so that its connection can be used again, bytes.
 pub const RESPONSE_BYTES: usize = 64 * 1024;
 /// Failures in a row after which an endpoint is left alone but for single trials.
@@ -369,6 +371,8 @@ pub const SERVING_KEPT: (i32, i32) = (9, 10);
 pub const SERVING_AUTHORITY_PUBLISHED: Duration = Duration::from_hours(7 * 24);
 /// Authorities that sign no more and are still published; of more, the oldest goes.
 pub const SERVING_AUTHORITIES_RETIRED: usize = 4;
+/// Longest wait without looking again. What is looked at is in memory: it costs no request.
+pub const SERVING_LOOK: Duration = Duration::from_hours(1);
 /// Writes of the objects of the serving certificate in a minute: somebody else may change them again and again.
 pub const SERVING_WRITES_PER_MINUTE: u32 = 30;
 
@@ -391,8 +395,6 @@ pub const RECONCILE_RETRY: (Duration, Duration) = (Duration::from_millis(500), D
 pub const WATCH_RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 /// Time of one reconcile; past it, it is repeated.
 pub const RECONCILE: Duration = Duration::from_mins(1);
-/// Longest wait without looking again: watches are not known to miss anything, and this is the net below.
-pub const LONGEST_REQUEUE: Duration = Duration::from_hours(1);
 /// Time to the end for all that is under way, from SIGTERM and the delay that was asked for; a Pod gets 30 s.
 pub const SHUTDOWN: Duration = Duration::from_secs(25);
 /// Time for senders to come to an end, within that of [`SHUTDOWN`].

@@ -23,9 +23,11 @@ mod ingest;
 mod ingest_attacks;
 mod ingest_server;
 mod lease;
+mod pages;
 mod plugin;
 mod probe;
 mod probe_failures;
+mod receiver_examples;
 mod rights;
 mod rotation;
 mod scene;
@@ -51,7 +53,9 @@ fn main() -> ExitCode {
         ingest_server::tests(),
         rotation::tests(),
         serving::tests(),
+        pages::tests(),
         probe::tests(),
         probe_failures::tests(),
+        receiver_examples::tests(),
     ])
 }
