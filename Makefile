@@ -1,4 +1,4 @@
-.PHONY: demo test prove-rotation bench soak scale image e2e lint deny chart-lint crds chart-readme reference faults ci help
+.PHONY: demo test prove-rotation bench soak scale image e2e lint deny chart-lint crds chart-readme reference faults plugin plugin-reference ci help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,6 +38,10 @@ image: ## the container image of this checkout, as an archive (NAME=… names it
 	@tests/require cargo go cc git python3
 	image/build $(NAME)
 
+plugin: ## kubectl-postrider for this machine, as an archive with the manifest that krew installs it by
+	@tests/require cargo
+	plugin/build
+
 e2e: ## helm install on a real node, and events through it (root; IMAGE=… takes an archive)
 	@tests/require cargo go cc git python3 openssl keytool curl
 	@tests/node/node --check
@@ -74,6 +78,10 @@ reference: ## write docs/reference.md anew from the types
 chart-readme: ## write the chart's README anew from its values
 	tests/tools/chart-readme > charts/postrider/README.md.new
 	mv charts/postrider/README.md.new charts/postrider/README.md
+
+plugin-reference: ## write docs/plugin-reference.md anew from what --help prints
+	cargo run --quiet --bin kubectl-postrider -- reference > docs/plugin-reference.md.new
+	mv docs/plugin-reference.md.new docs/plugin-reference.md
 
 ci: ## lint, chart-lint, deny, test, demo, prove-rotation, a small scale and e2e, in turn, with times
 	.ci/run

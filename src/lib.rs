@@ -17,6 +17,7 @@ pub mod inspect;
 pub mod keystore;
 mod kubernetes;
 pub mod limits;
+pub mod plugin;
 pub mod probe;
 pub mod queue;
 pub mod rotation;

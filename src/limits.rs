@@ -404,3 +404,30 @@ pub const RECONCILE: Duration = Duration::from_mins(1);
 pub const SHUTDOWN: Duration = Duration::from_secs(25);
 /// Time for senders to come to an end, within that of [`SHUTDOWN`].
 pub const HTTP_DRAIN: Duration = Duration::from_secs(20);
+
+// --- kubectl postrider --------------------------------------------------------------------------
+
+/// Time to connect to the API server, or to the dispatcher.
+pub const PLUGIN_CONNECT: Duration = Duration::from_secs(5);
+/// Time of one request to the dispatcher, its answer included.
+pub const PLUGIN_REQUEST: Duration = Duration::from_secs(30);
+/// Objects that are listed with one request.
+pub const PLUGIN_PAGE: u32 = 500;
+/// Dead letters that are listed with one request; each may hold an event of [`EVENT_BYTES`], in base64.
+pub const PLUGIN_DEAD_PAGE: usize = 16;
+/// The dispatcher's answer, bytes: a page of the largest.
+pub const PLUGIN_ANSWER_BYTES: usize = 32 * 1024 * 1024;
+/// A response body's first characters, where a dead letter is shown.
+pub const PLUGIN_BODY_CHARACTERS: usize = 2000;
+/// Life of a token for the dispatcher, seconds: the shortest that the API server makes.
+pub const PLUGIN_TOKEN_SECONDS: i64 = 600;
+/// Attempts to change a webhook that somebody else changes as well.
+pub const PLUGIN_CONFLICTS: u32 = 5;
+/// Failed tests of a New, one after the other, after which a rotation is no longer watched.
+pub const PLUGIN_FAILED_TESTS: u32 = 2;
+/// Between two pictures of what is waited for, in a terminal.
+pub const PLUGIN_TICK: Duration = Duration::from_millis(500);
+/// Width of a page where there is no terminal that has one, columns.
+pub const PLUGIN_COLUMNS: usize = 80;
+/// Clocks that differ by less are as good as equal; by more than the second, certificates and tokens are misjudged.
+pub const PLUGIN_CLOCK_SKEW: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(1));

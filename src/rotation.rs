@@ -245,8 +245,13 @@ fn promoted_untested_at(active: &Facts) -> Timestamp {
 
 /// From when on a certificate is said to expire soon: the last month, or the last quarter of a shorter life.
 pub fn expires_soon_at(facts: &Facts) -> Timestamp {
-    let life = Duration::try_from(facts.valid_till.duration_since(facts.valid_from)).unwrap_or_default();
-    before_expiry(facts, limits::EXPIRING_SOON.min(life / 4))
+    expires_soon_between(facts.valid_from, facts.valid_till)
+}
+
+/// The same of one that is valid between two moments.
+pub(crate) fn expires_soon_between(valid_from: Timestamp, valid_till: Timestamp) -> Timestamp {
+    let life = Duration::try_from(valid_till.duration_since(valid_from)).unwrap_or_default();
+    valid_till.checked_sub(limits::EXPIRING_SOON.min(life / 4)).unwrap_or(valid_till)
 }
 
 fn before_expiry(facts: &Facts, margin: Duration) -> Timestamp {

@@ -32,6 +32,8 @@ use kube::{Client, ResourceExt as _, runtime::controller::Action};
 use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use lease::LEASE;
+
 use events::{Names, Story};
 use fetch::Fetched;
 use load::Keystores;

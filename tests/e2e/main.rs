@@ -24,6 +24,7 @@ mod ingest_attacks;
 mod ingest_server;
 mod lease;
 mod pages;
+mod plugin;
 mod probe;
 mod probe_failures;
 mod receiver_examples;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         rights::tests(),
         controller::tests(),
         lease::tests(),
+        plugin::tests(),
         delivery::tests(),
         access::tests(),
         authorization::tests(),

@@ -11,6 +11,7 @@ pub(crate) mod chart;
 pub(crate) mod cluster;
 pub(crate) mod crowd;
 pub(crate) mod eventually;
+pub(crate) mod kubelet;
 pub(crate) mod load;
 pub(crate) mod nginx;
 pub(crate) mod pki;
