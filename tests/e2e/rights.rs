@@ -182,7 +182,10 @@ async fn every_right_is_used_and_none_is_missing(_: Arc<Cluster>) {
         scene.keystore(name, shared.pkcs12().await).await;
     }
     scene.mtls_webhook("taken", &receiver.url(), "PKCS12").await;
-    scene.mtls_webhook("refused", &refusing.url(), "PKCS12").await;
+    // A refusal is told again after ten seconds: soon after there has to be one.
+    let retry = json!({ "retry": { "initialSeconds": 1, "maxSeconds": 1 } });
+    let refused = json!({ "mtls": { "active": active("refused", "PKCS12") }, "delivery": retry });
+    scene.webhook("refused", &refusing.url(), refused).await;
     scene.ready("taken").await;
     scene.ready("refused").await;
 
