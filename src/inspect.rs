@@ -26,7 +26,32 @@ pub struct Inspect {
     /// The keystore.
     #[arg(value_name = "FILE")]
     keystore: PathBuf,
-    /// File with the store password, taken byte for byte as from a Secret; without it a terminal is asked.
+    #[command(flatten)]
+    how: How,
+    /// How to print what was found.
+    #[arg(long, value_name = "text|json", default_value = "text", hide_possible_values = true)]
+    output: Output,
+}
+
+/// How a keystore is opened and judged.
+#[derive(Args, Debug)]
+pub struct How {
+    #[command(flatten)]
+    pub(crate) secrets: Secrets,
+    /// The format that the resource declares.
+    #[arg(long, value_name = "PKCS12|JKS", ignore_case = true, hide_possible_values = true)]
+    pub(crate) format: Option<Declared>,
+    /// The time against which validity is judged [default: now].
+    #[arg(long, value_name = "RFC3339")]
+    pub(crate) at: Option<Timestamp>,
+}
+
+/// What it takes to open a keystore. A password is never an argument: others see those.
+#[derive(Args, Debug)]
+#[group(id = "secrets")]
+pub struct Secrets {
+    /// File with the store password, taken byte for byte as from a Secret; - is standard input. Without it a terminal
+    /// is asked.
     #[arg(long, value_name = "F")]
     password_file: Option<PathBuf>,
     /// File with the password of the key, where it is not the store's.
@@ -34,22 +59,63 @@ pub struct Inspect {
     key_password_file: Option<PathBuf>,
     /// The entry to take; without it there must be exactly one usable key.
     #[arg(long, value_name = "A")]
-    alias: Option<String>,
-    /// The format that the resource declares.
-    #[arg(long, value_name = "PKCS12|JKS", ignore_case = true, hide_possible_values = true)]
-    format: Option<Declared>,
-    /// The time against which validity is judged [default: now].
-    #[arg(long, value_name = "RFC3339")]
-    at: Option<Timestamp>,
-    /// How to print what was found.
-    #[arg(long, value_name = "text|json", default_value = "text", hide_possible_values = true)]
-    output: Output,
+    pub(crate) alias: Option<String>,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Declared {
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Declared {
     Pkcs12,
     Jks,
+}
+
+impl From<Declared> for Format {
+    fn from(declared: Declared) -> Self {
+        match declared {
+            Declared::Pkcs12 => Self::Pkcs12,
+            Declared::Jks => Self::Jks,
+        }
+    }
+}
+
+/// A keystore and its passwords, as they were read.
+pub(crate) struct Files {
+    /// As it was named.
+    pub(crate) name: String,
+    pub(crate) keystore: Zeroizing<Vec<u8>>,
+    pub(crate) password: Zeroizing<Vec<u8>>,
+    pub(crate) key_password: Option<Zeroizing<Vec<u8>>>,
+}
+
+impl Secrets {
+    pub(crate) fn read(&self, keystore: &Path) -> Result<Files, Problem> {
+        Ok(Files {
+            name: keystore.display().to_string(),
+            keystore: read(keystore, KEYSTORE_BYTES)?,
+            password: match &self.password_file {
+                Some(path) => read(path, PASSWORD_BYTES)?,
+                None => ask(keystore)?,
+            },
+            key_password: self
+                .key_password_file
+                .as_ref()
+                .map(|path| read(path, PASSWORD_BYTES))
+                .transpose()?,
+        })
+    }
+}
+
+impl How {
+    pub(crate) fn request<'a>(&'a self, files: &'a Files) -> Request<'a> {
+        Request {
+            bytes: &files.keystore,
+            password: &files.password,
+            key_password: files.key_password.as_deref().map(Vec::as_slice),
+            alias: self.secrets.alias.as_deref(),
+            declared: self.format.map(Format::from),
+            file: &files.name,
+            now: self.at.unwrap_or_else(Timestamp::now),
+        }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -71,7 +137,7 @@ pub fn run(args: &Inspect) -> ExitCode {
 
 /// Why a keystore could not be tried.
 #[derive(Debug, thiserror::Error)]
-enum Problem {
+pub(crate) enum Problem {
     #[error("cannot read {}: {source}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("no password: name a file with --password-file, or run this in a terminal to be asked")]
@@ -83,41 +149,43 @@ enum Problem {
 }
 
 fn inspect(args: &Inspect) -> Result<bool, Problem> {
-    let bytes = read(&args.keystore, KEYSTORE_BYTES)?;
-    let password = match &args.password_file {
-        Some(path) => read(path, PASSWORD_BYTES)?,
-        None => ask(&args.keystore)?,
-    };
-    let key_password = args.key_password_file.as_ref().map(|path| read(path, PASSWORD_BYTES)).transpose()?;
-    let file = args.keystore.to_string_lossy();
-    let request = Request {
-        bytes: &bytes,
-        password: &password,
-        key_password: key_password.as_deref().map(Vec::as_slice),
-        alias: args.alias.as_deref(),
-        declared: args.format.map(|format| match format {
-            Declared::Pkcs12 => Format::Pkcs12,
-            Declared::Jks => Format::Jks,
-        }),
-        file: &file,
-        now: args.at.unwrap_or_else(Timestamp::now),
-    };
+    let files = args.how.secrets.read(&args.keystore)?;
+    let request = args.how.request(&files);
     let result = load(&request);
-    let text = match (&result, args.output) {
-        (Ok(loaded), Output::Text) => loaded_text(loaded, &request),
-        (Err(refusal), Output::Text) => refused_text(refusal, &request),
-        (Ok(loaded), Output::Json) => format!("{:#}\n", loaded_json(loaded)),
-        (Err(refusal), Output::Json) => format!("{:#}\n", refused_json(refusal)),
+    let text = match args.output {
+        Output::Text => text(&result, &request),
+        Output::Json => format!("{:#}\n", json(&result)),
     };
     io::stdout().write_all(text.as_bytes()).map_err(Problem::Write)?;
     Ok(result.is_ok())
 }
 
+/// What came of it, for a person.
+pub(crate) fn text(result: &Result<Loaded, Refusal>, request: &Request<'_>) -> String {
+    match result {
+        Ok(loaded) => loaded_text(loaded, request),
+        Err(refusal) => refused_text(refusal, request),
+    }
+}
+
+/// The same for a program.
+pub(crate) fn json(result: &Result<Loaded, Refusal>) -> Value {
+    match result {
+        Ok(loaded) => loaded_json(loaded),
+        Err(refusal) => refused_json(refusal),
+    }
+}
+
 /// Reads a file, and of one that is over the bound just enough to be refused for it.
-fn read(path: &Path, bound: usize) -> Result<Zeroizing<Vec<u8>>, Problem> {
+pub(crate) fn read(path: &Path, bound: usize) -> Result<Zeroizing<Vec<u8>>, Problem> {
     // Room for all from the start: a vector that grows leaves copies behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(bound + 2));
-    let read = File::open(path).and_then(|file| file.take(bound as u64 + 1).read_to_end(&mut bytes));
+    let bound = bound as u64 + 1;
+    let read = if path.as_os_str() == "-" {
+        io::stdin().take(bound).read_to_end(&mut bytes)
+    } else {
+        File::open(path).and_then(|file| file.take(bound).read_to_end(&mut bytes))
+    };
     match read {
         Ok(_) => Ok(bytes),
         Err(source) => Err(Problem::Read { path: path.to_owned(), source }),
@@ -159,7 +227,7 @@ fn refused_json(refusal: &Refusal) -> Value {
     value
 }
 
-fn facts_json(facts: &Facts) -> Value {
+pub(crate) fn facts_json(facts: &Facts) -> Value {
     json!({
         "identifier": facts.identifier,
         "validFrom": rfc3339(facts.valid_from),

@@ -73,6 +73,11 @@ pub(crate) fn key<K: Resource>(object: &K) -> Option<WebhookKey> {
     Some(WebhookKey { namespace: metadata.namespace.clone()?, name: metadata.name.clone()? })
 }
 
+/// Takes away who manages which of its fields: as much as the rest of the object, and nobody here reads it.
+pub(crate) fn without_managers<K: Resource>(object: &mut K) {
+    object.meta_mut().managed_fields = None;
+}
+
 /// Whether the object's controller is the owner with this UID.
 pub(crate) fn is_controlled_by<K: Resource>(object: &K, uid: Option<&String>) -> bool {
     let owners = object.meta().owner_references.as_deref().unwrap_or_default();

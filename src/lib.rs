@@ -7,6 +7,8 @@ pub mod controller;
 pub mod credentials;
 pub mod deliver;
 pub mod dispatcher;
+#[cfg(test)]
+mod docs;
 pub mod egress;
 pub mod event;
 pub mod identity;
@@ -15,6 +17,7 @@ pub mod inspect;
 pub mod keystore;
 mod kubernetes;
 pub mod limits;
+pub mod plugin;
 pub mod probe;
 pub mod queue;
 pub mod rotation;

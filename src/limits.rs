@@ -114,6 +114,11 @@ pub const QUEUE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 pub const WAL_PAGES: i64 = 4000;
 /// Size to which a log that grew larger is cut when it begins anew, bytes.
 pub const WAL_BYTES: i64 = 64 * 1024 * 1024;
+/// Where less is free on the queue's volume, bytes, the log is moved to the file and cut after each commit.
+pub const VOLUME_LOW_BYTES: i64 = 64 * 1024 * 1024;
+/// What is kept free on the volume so that what leaves can be recorded, bytes; an event that does not fit beside it is
+/// answered 507.
+pub const VOLUME_KEPT_BYTES: i64 = 4 * 1024 * 1024;
 /// Delay before a queue that failed is asked again.
 pub const QUEUE_RETRY: Duration = Duration::from_secs(1);
 
@@ -255,6 +260,8 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub const IDLE_CONNECTION: Duration = Duration::from_secs(90);
 /// Idle connections of one webhook and identity.
 pub const IDLE_CONNECTIONS: usize = 32;
+/// TLS sessions that are kept of one webhook and identity: what a server gives out to one client.
+pub const TLS_SESSIONS: usize = 8;
 /// What is read of a response's body so that its connection can be used again, bytes.
 pub const RESPONSE_BYTES: usize = 64 * 1024;
 /// Failures in a row after which an endpoint is left alone but for single trials.
@@ -391,6 +398,8 @@ pub const SERVING_KEPT: (i32, i32) = (9, 10);
 pub const SERVING_AUTHORITY_PUBLISHED: Duration = Duration::from_hours(7 * 24);
 /// Authorities that sign no more and are still published; of more, the oldest goes.
 pub const SERVING_AUTHORITIES_RETIRED: usize = 4;
+/// Longest wait without looking again. What is looked at is in memory: it costs no request.
+pub const SERVING_LOOK: Duration = Duration::from_hours(1);
 /// Writes of the objects of the serving certificate in a minute: somebody else may change them again and again.
 pub const SERVING_WRITES_PER_MINUTE: u32 = 30;
 
@@ -413,9 +422,34 @@ pub const RECONCILE_RETRY: (Duration, Duration) = (Duration::from_millis(500), D
 pub const WATCH_RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 /// Time of one reconcile; past it, it is repeated.
 pub const RECONCILE: Duration = Duration::from_mins(1);
-/// Longest wait without looking again: watches are not known to miss anything, and this is the net below.
-pub const LONGEST_REQUEUE: Duration = Duration::from_hours(1);
 /// Time to the end for all that is under way, from SIGTERM and the delay that was asked for; a Pod gets 30 s.
 pub const SHUTDOWN: Duration = Duration::from_secs(25);
 /// Time for senders to come to an end, within that of [`SHUTDOWN`].
 pub const HTTP_DRAIN: Duration = Duration::from_secs(20);
+
+// --- kubectl postrider --------------------------------------------------------------------------
+
+/// Time to connect to the API server, or to the dispatcher.
+pub const PLUGIN_CONNECT: Duration = Duration::from_secs(5);
+/// Time of one request to the dispatcher, its answer included.
+pub const PLUGIN_REQUEST: Duration = Duration::from_secs(30);
+/// Objects that are listed with one request.
+pub const PLUGIN_PAGE: u32 = 500;
+/// Dead letters that are listed with one request; each may hold an event of [`EVENT_BYTES`], in base64.
+pub const PLUGIN_DEAD_PAGE: usize = 16;
+/// The dispatcher's answer, bytes: a page of the largest.
+pub const PLUGIN_ANSWER_BYTES: usize = 32 * 1024 * 1024;
+/// A response body's first characters, where a dead letter is shown.
+pub const PLUGIN_BODY_CHARACTERS: usize = 2000;
+/// Life of a token for the dispatcher, seconds: the shortest that the API server makes.
+pub const PLUGIN_TOKEN_SECONDS: i64 = 600;
+/// Attempts to change a webhook that somebody else changes as well.
+pub const PLUGIN_CONFLICTS: u32 = 5;
+/// Failed tests of a New, one after the other, after which a rotation is no longer watched.
+pub const PLUGIN_FAILED_TESTS: u32 = 2;
+/// Between two pictures of what is waited for, in a terminal.
+pub const PLUGIN_TICK: Duration = Duration::from_millis(500);
+/// Width of a page where there is no terminal that has one, columns.
+pub const PLUGIN_COLUMNS: usize = 80;
+/// Clocks that differ by less are as good as equal; by more than the second, certificates and tokens are misjudged.
+pub const PLUGIN_CLOCK_SKEW: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(1));

@@ -3,7 +3,10 @@
 use std::{process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
-use postrider::{api::v1alpha1, controller, dispatcher, inspect, limits, telemetry};
+use postrider::{
+    api::{reference, v1alpha1},
+    controller, dispatcher, inspect, limits, telemetry,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -35,7 +38,11 @@ enum Command {
     #[command(subcommand)]
     Keystore(Keystore),
     /// Print the CustomResourceDefinition
-    Crd,
+    Crd {
+        /// As a page of Markdown, with a line for each field
+        #[arg(long)]
+        markdown: bool,
+    },
 }
 
 #[derive(Subcommand)]
@@ -50,7 +57,7 @@ type Failure = Box<dyn std::error::Error>;
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.command {
-        Command::Crd => print_crd(),
+        Command::Crd { markdown } => print_crd(markdown),
         Command::Keystore(Keystore::Inspect(options)) => return inspect::run(&options),
         Command::Controller(options) => {
             telemetry::init(arguments.log_format, &arguments.log);
@@ -71,8 +78,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn print_crd() -> Result<(), Failure> {
-    print!("{}", serde_saphyr::to_string(&v1alpha1::custom_resource_definition())?);
+fn print_crd(markdown: bool) -> Result<(), Failure> {
+    let definition = v1alpha1::custom_resource_definition();
+    let text =
+        if markdown { reference::markdown(&definition) } else { serde_saphyr::to_string(&definition)? };
+    print!("{text}");
     Ok(())
 }
 

@@ -252,16 +252,31 @@ fn promoted_untested_at(active: &Facts) -> Timestamp {
 
 /// From when on a certificate is said to expire soon: the last month, or the last quarter of a shorter life.
 pub fn expires_soon_at(facts: &Facts) -> Timestamp {
-    let life = Duration::try_from(facts.valid_till.duration_since(facts.valid_from)).unwrap_or_default();
-    before_expiry(facts, limits::EXPIRING_SOON.min(life / 4))
+    expires_soon_between(facts.valid_from, facts.valid_till)
+}
+
+/// The same of one that is valid between two moments.
+pub(crate) fn expires_soon_between(valid_from: Timestamp, valid_till: Timestamp) -> Timestamp {
+    let life = Duration::try_from(valid_till.duration_since(valid_from)).unwrap_or_default();
+    valid_till.checked_sub(limits::EXPIRING_SOON.min(life / 4)).unwrap_or(valid_till)
 }
 
 fn before_expiry(facts: &Facts, margin: Duration) -> Timestamp {
     facts.valid_till.checked_sub(margin).unwrap_or(facts.valid_till)
 }
 
+/// When the keystore's warning of the end changes next: in the last month it says how many whole days are left.
+fn warned_at(facts: &Facts, now: Timestamp) -> Option<Timestamp> {
+    const DAY: i64 = 24 * 60 * 60;
+    let (till, soon) = (facts.valid_till.as_second(), limits::EXPIRING_SOON.as_secs());
+    let left = (till - now.as_second()).min(i64::try_from(soon).unwrap_or(i64::MAX));
+    let days = left.div_euclid(DAY);
+    // A second after so many are left, it is one less.
+    (days > 0).then(|| Timestamp::from_second(till - days * DAY + 1).ok())?
+}
+
 /// The next moment at which time alone changes something: a certificate expires or becomes valid, an Active
-/// is about to expire, a person is to be reminded of that.
+/// is about to expire, the words that warn of it change, a person is to be reminded of it.
 pub fn wakes_at(slots: &Slots, known: &Known<'_>, now: Timestamp) -> Option<Timestamp> {
     let unusable = |found: &Found| match found {
         Found::Unusable(facts) => facts.as_deref().cloned(),
@@ -271,11 +286,16 @@ pub fn wakes_at(slots: &Slots, known: &Known<'_>, now: Timestamp) -> Option<Time
     let facts = kept.chain([known.active, known.new].into_iter().filter_map(unusable));
     let expired = |facts: &Facts| facts.valid_till.checked_add(SignedDuration::from_millis(1)).ok();
     let moments = facts.flat_map(|facts| [Some(facts.valid_from), expired(&facts)]);
+    let warned = [known.active, known.new].into_iter().filter_map(|found| match found {
+        Found::Usable(identity) => warned_at(identity.facts(), now),
+        Found::Unusable(_) | Found::NotAsked => None,
+    });
     let active = slots.active.as_ref().map(|active| active.facts());
     let near_the_end = active.iter().flat_map(|facts| [promoted_untested_at(facts), expires_soon_at(facts)]);
-    let near_the_end: Vec<_> = near_the_end.map(Some).collect();
+    let near_the_end = near_the_end.map(Some);
     let reminder = reminders::next_at(slots, known, now);
-    moments.chain(near_the_end).chain([reminder]).flatten().filter(|moment| *moment > now).min()
+    let near_the_end = near_the_end.chain([reminder]).chain(warned.map(Some));
+    moments.chain(near_the_end).flatten().filter(|moment| *moment > now).min()
 }
 
 /// The same certificate, in whatever encoding and with whatever chain it came.

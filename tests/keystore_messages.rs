@@ -190,3 +190,52 @@ fn the_last_month_is_warned_of() {
     assert_eq!(warnings(&at(before(0)).unwrap()), [WarningReason::ExpiresSoon]);
     assert_eq!(at(before(-1)).unwrap_err().reason, Reason::Expired);
 }
+
+/// The page of all reasons shows what a person is told, word for word.
+#[test]
+fn the_page_shows_what_is_told() {
+    let page = include_str!("../docs/reasons.md");
+    let shown = |reason: &str, message: &str| {
+        let entries = page.split("\n### ").filter(|entry| entry.starts_with(&format!("`{reason}`\n")));
+        let mut examples =
+            entries.filter_map(|entry| entry.split_once("- Example: ").map(|(_, example)| example));
+        assert!(examples.any(|example| example.contains(&format!("{message}`\n"))), "{reason}: {message}");
+    };
+    let p12 = |file, alias, password, declared| (file, "keystore.p12", alias, password, declared);
+    let plain = |file| p12(file, None, "changeit", None);
+    let jks = |file| (file, "keystore.jks", None, "changeit", None);
+    let requests = [
+        p12("ossl-ec.p12", None, "other", None),
+        jks("java-keypw-differs.jks"),
+        plain("bad-truncated.p12"),
+        plain("bad-pem.p12"),
+        plain("bc-store.bks"),
+        plain("java-truststore.p12"),
+        plain("hm-keyonly.p12"),
+        plain("hm-key-mismatch.p12"),
+        plain("hm-two-keys.p12"),
+        p12("hm-two-keys.p12", Some("ALPHA"), "changeit", None),
+        plain("ossl-expired.p12"),
+        plain("ossl-future.p12"),
+        plain("ossl-rsa1024.p12"),
+        plain("ossl-rc4-128.p12"),
+        plain("hm-iter-2_32-mac.p12"),
+        p12("swap-is-jks.p12", None, "changeit", Some(Format::Pkcs12)),
+        p12("ossl-ec.p12", None, "changeit\n", None),
+        plain("ossl-nomac.p12"),
+        jks("java-twokeys-one-differs.jks"),
+        plain("ossl-serveronly.p12"),
+        plain("ossl-leafonly.p12"),
+        plain("hm-chain-missing-inter.p12"),
+    ];
+    for (path, file, alias, password, declared) in requests {
+        let bytes = bytes(path);
+        let request = Request { alias, password: password.as_bytes(), declared, file, ..request(&bytes) };
+        match load(&request) {
+            Err(refusal) => shown(refusal.reason.as_str(), &refusal.message),
+            Ok(loaded) => {
+                loaded.warnings.iter().for_each(|warning| shown(warning.reason.as_str(), &warning.message));
+            }
+        }
+    }
+}

@@ -9,10 +9,10 @@ use kube::{
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
 
-use super::FIELD_MANAGER;
+use super::{FIELD_MANAGER, status::News};
 use crate::{
     api::v1alpha1::{EventReason, OutboundWebhook, TestStatus},
-    identity::{Facts, Slot, Slots},
+    identity::{Facts, Slot, Slots, fingerprint},
     kubernetes::note_of,
     rotation::{Because, Step, reminders::Reminder},
 };
@@ -49,6 +49,11 @@ impl Story {
         now: Timestamp,
     ) {
         self.publish(&of_reminder(reminder, names, now), &webhook.object_ref(&())).await;
+    }
+
+    /// Tells of a condition that has turned.
+    pub(super) async fn report(&self, webhook: &OutboundWebhook, news: &News<'_>) {
+        self.publish(&of_news(news), &webhook.object_ref(&())).await;
     }
 
     /// Writes one Event.
@@ -173,6 +178,17 @@ fn of_reminder(reminder: &Reminder, names: &Names, now: Timestamp) -> Event {
     let note = format!("{} {verb} {}; {next}", name_of(certificate), reminder.when(now));
     let about = format!("{:.12} {days}", certificate.fingerprint_sha256);
     event(type_, EventReason::CertificateExpiring, "Remind", &about, note)
+}
+
+fn of_news(News { reason, condition }: &News<'_>) -> Event {
+    let (type_, of) = if *reason == EventReason::Mended {
+        (EventType::Normal, &condition.type_)
+    } else {
+        (EventType::Warning, &condition.reason)
+    };
+    // The same reason with another message is about something else.
+    let about = format!("{of} {:.12}", fingerprint(condition.message.as_bytes()));
+    event(type_, *reason, "Judge", &about, format!("{of}: {}", condition.message))
 }
 
 fn of_test(test: &TestStatus, names: &Names) -> Event {

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{backoff::backoff, limits};
 
 /// Name of the Lease.
-const LEASE: &str = "postrider-controller";
+pub(crate) const LEASE: &str = "postrider-controller";
 
 /// Whether there may be several controllers.
 #[derive(Args, Clone, Debug, Default)]

@@ -33,6 +33,8 @@ use strum::VariantArray as _;
 use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use lease::LEASE;
+
 use events::{Names, Story};
 use fetch::Fetched;
 use load::Keystores;
@@ -321,7 +323,7 @@ async fn steps(webhook: &OutboundWebhook, context: &Context) -> Result<Action, E
         now,
     };
     status::report(context, &observed).await?;
-    Ok(Action::requeue(wait(wakes_at, context.clock.now())))
+    Ok(wakes_at.map_or_else(Action::await_change, |at| Action::requeue(until(at, context.clock.now()))))
 }
 
 /// What a connection is tested with; `None` while there is nothing that it could be tested with.
@@ -396,10 +398,9 @@ fn tests(
     }
 }
 
-/// Until the moment, and never longer than the net below the watches.
-fn wait(moment: Option<jiff::Timestamp>, now: jiff::Timestamp) -> Duration {
-    let until = moment.map(|moment| Duration::try_from(moment.duration_since(now)).unwrap_or_default());
-    until.map_or(limits::LONGEST_REQUEUE, |until| until.min(limits::LONGEST_REQUEUE))
+/// The time that is left until the moment. Without one there is nothing to look for: what is watched tells of itself.
+fn until(moment: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(moment.duration_since(now)).unwrap_or_default()
 }
 
 /// After a failure: exponential backoff of this webhook, which delays no other.
@@ -438,13 +439,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_moment_is_awaited_exactly_and_a_far_one_looked_at_again() {
+    fn a_moment_is_awaited_exactly() {
         let now = Timestamp::from_second(1_000).unwrap();
         let after = |duration| now + SignedDuration::try_from(duration).unwrap();
-        let soon = Duration::from_millis(1_234_567);
-        assert_eq!(wait(Some(after(soon)), now), soon);
-        assert_eq!(wait(Some(after(Duration::from_hours(400 * 24))), now), limits::LONGEST_REQUEUE);
-        assert_eq!(wait(Some(now - SignedDuration::from_secs(1)), now), Duration::ZERO);
-        assert_eq!(wait(None, now), limits::LONGEST_REQUEUE);
+        for time in [Duration::from_millis(1_234_567), Duration::from_hours(400 * 24)] {
+            assert_eq!(until(after(time), now), time);
+        }
+        assert_eq!(until(now - SignedDuration::from_secs(1), now), Duration::ZERO);
     }
 }

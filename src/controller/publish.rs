@@ -17,7 +17,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{Context, Error, FIELD_MANAGER, Problem, fetch::Fetched};
 use crate::{
     api::v1alpha1::{
-        CREDENTIALS_ANNOTATION, ENDPOINT_ANNOTATION, IDENTITIES, MANAGED_BY, OutboundWebhook,
+        BUNDLE, CREDENTIALS_ANNOTATION, ENDPOINT_ANNOTATION, IDENTITIES, MANAGED_BY, OutboundWebhook,
         REMINDED_ANNOTATION, Reason, TRUST_ANNOTATION,
     },
     credentials::{CREDENTIALS, Credentials},
@@ -31,9 +31,6 @@ fn own_keys() -> impl Iterator<Item = &'static str> {
     let of_slots = Slot::ALL.into_iter().flat_map(|slot| [slot.certificate_key(), slot.private_key_key()]);
     of_slots.chain([TRUSTED, CREDENTIALS])
 }
-
-/// All certificates in one file: what a receiver trusts that takes a single one.
-const BUNDLE: &str = "bundle.crt";
 
 /// Writes the Secret that the dispatcher reads, where it differs from what is there.
 pub(super) async fn identities(

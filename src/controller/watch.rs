@@ -1,9 +1,13 @@
 //! What makes a webhook be reconciled: itself, the Secrets and ConfigMaps that it names or owns, and the label
 //! of its namespace. Of all these only metadata is watched.
+//!
+//! Nothing is looked at again for safety's sake: a thousand webhooks would be thousands of requests an hour. A watch
+//! that is taken up where it ended misses nothing. One that cannot be begins anew with what there is, and what went in
+//! between it does not tell: then every webhook is reconciled.
 
 use std::fmt::Debug;
 
-use futures::{Stream, StreamExt as _};
+use futures::{Stream, StreamExt as _, channel::mpsc, stream};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::{
     Api, Client, Resource, ResourceExt as _,
@@ -75,10 +79,17 @@ pub(super) fn controller(
     // In one page: between two, webhooks would be reconciled that the store does not hold yet.
     let any = || watcher::Config { page_size: None, ..watcher::Config::default() };
     let (reader, writer) = reflector::store();
+    let (deleted, gone) = mpsc::unbounded();
     let webhooks = told(
         noted(watcher(kubernetes::scoped(client, namespace), any()), &read.webhooks)
             .backoff(kubernetes::WatchBackoff::default())
+            .modify(kubernetes::without_managers)
             .reflect(writer)
+            .inspect(move |event| {
+                if let Ok(watcher::Event::Delete(webhook)) = event {
+                    let _ = deleted.unbounded_send(ObjectRef::from_obj(webhook));
+                }
+            })
             .applied_objects()
             // Not for a status: that is what a reconcile writes.
             .predicate_filter(
@@ -92,14 +103,18 @@ pub(super) fn controller(
     });
     let namespaces = namespace.map_or_else(any, |name| any().fields(&format!("metadata.name={name}")));
     let [secrets, config_maps, enabled] = [(); 3].map(|()| reader.clone());
+    let (anew, begun_anew) = mpsc::unbounded();
     let controller = Controller::for_stream(webhooks, reader)
-        .reconcile_on(tested)
+        // Of one that is gone nothing is to be kept.
+        .reconcile_on(stream::select(tested, gone))
+        .reconcile_all_on(begun_anew)
         .with_config(Config::default().concurrency(limits::RECONCILES_AT_ONCE))
         .watches_stream(
             metadata(
                 kubernetes::scoped::<PartialObjectMeta<Secret>>(client, namespace),
                 any(),
                 &read.secrets,
+                anew.clone(),
             ),
             move |secret| concerned(&secrets, &secret, names_secret),
         )
@@ -108,6 +123,7 @@ pub(super) fn controller(
                 kubernetes::scoped::<PartialObjectMeta<ConfigMap>>(client, namespace),
                 any(),
                 &read.config_maps,
+                anew.clone(),
             ),
             move |config_map| concerned(&config_maps, &config_map, names_config_map),
         );
@@ -116,22 +132,37 @@ pub(super) fn controller(
         return controller;
     }
     controller.watches_stream(
-        metadata(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), namespaces, &read.namespaces),
+        metadata(
+            Api::<PartialObjectMeta<Namespace>>::all(client.clone()),
+            namespaces,
+            &read.namespaces,
+            anew,
+        ),
         move |namespace| within(&enabled, &namespace.name_any(), |webhook| webhook.spec.mtls.is_some()),
     )
 }
 
 /// A watch with a backoff of its own: one shared by all grows with the failures of each, and after a restart
-/// of the API server they all fail once or twice.
+/// of the API server they all fail once or twice. `anew` is told when it begins anew.
 fn metadata<K>(
     api: Api<PartialObjectMeta<K>>,
     config: watcher::Config,
     read: &Once,
+    anew: mpsc::UnboundedSender<()>,
 ) -> impl Stream<Item = Result<PartialObjectMeta<K>, watcher::Error>> + Send + 'static
 where
     K: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
 {
-    told(noted(watcher(api, config), read).backoff(kubernetes::WatchBackoff::default()).touched_objects())
+    let mut listed = false;
+    let watch = watcher(api, config).inspect(move |event| {
+        if let Ok(watcher::Event::InitDone) = event
+            && std::mem::replace(&mut listed, true)
+        {
+            // Whoever listened has ended, and this ends with it.
+            let _ = anew.unbounded_send(());
+        }
+    });
+    told(noted(watch, read).backoff(kubernetes::WatchBackoff::default()).touched_objects())
 }
 
 /// Notes when all there is has been read.

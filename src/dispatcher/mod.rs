@@ -196,6 +196,7 @@ async fn watch(
     let (secret_store, secret_writer) = reflector::store();
     let mut webhooks = watcher(webhooks, watcher::Config::default())
         .backoff(kubernetes::WatchBackoff::default())
+        .modify(kubernetes::without_managers)
         .reflect(webhook_writer)
         .boxed();
     let mut secrets = watcher(secrets, watcher::Config::default().labels(IDENTITIES_SELECTOR))
@@ -268,7 +269,7 @@ async fn expire(
 
 /// Anybody can put our labels on a Secret; what is kept in memory is what a webhook's own has to say.
 fn keep_what_is_read(secret: &mut Secret) {
-    secret.metadata.managed_fields = None;
+    kubernetes::without_managers(secret);
     let named = secret.webhook().is_some();
     if let Some(data) = &mut secret.data {
         let ours = |key: &str| {

@@ -21,7 +21,9 @@ use tokio::{
 };
 
 use crate::{
-    api::v1alpha1::{ConditionType, DeliveryStatus, FailureStatus, OutboundWebhook, Reason, RefusalStatus},
+    api::v1alpha1::{
+        ConditionType, DeliveryStatus, EventReason, FailureStatus, OutboundWebhook, Reason, RefusalStatus,
+    },
     clock::Clock,
     deliver::{Activity, LastFailure, Refused, Snapshot, State},
     event::WebhookKey,
@@ -297,7 +299,7 @@ async fn publish(client: &Client, recorder: &Recorder, refused: &Refused) -> Res
     let note = format!("{} was refused: {}; {instead}", short(&refused.fingerprint_sha256), refused.message);
     let event = Event {
         type_: EventType::Warning,
-        reason: "ClientCertificateRefused".to_owned(),
+        reason: EventReason::ClientCertificateRefused.as_str().to_owned(),
         note: Some(note_of(&note)),
         // Not one series for all certificates: the first note would stand for all.
         action: format!("Deliver {:.12}", refused.fingerprint_sha256),

@@ -63,7 +63,7 @@ pub fn recorded_client_config(
     trust: &Trust,
     recorder: &Arc<Recorder>,
 ) -> Result<ClientConfig, TlsError> {
-    let roots = Arc::new(trust.roots()?);
+    let roots = trust.roots()?;
     let verifier = WebPkiServerVerifier::builder_with_provider(
         Arc::clone(&roots),
         Arc::new(aws_lc_rs::default_provider()),

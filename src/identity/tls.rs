@@ -9,13 +9,14 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use rustls::{
     ClientConfig, OtherError, RootCertStore, SignatureAlgorithm, SignatureScheme,
-    client::ResolvesClientCert,
+    client::{ResolvesClientCert, Resumption},
     crypto::aws_lc_rs,
     pki_types::{PrivateKeyDer, SubjectPublicKeyInfoDer},
     sign::{CertifiedKey, Signer, SigningKey},
 };
 
 use super::{Facts, Identity, Trust, TrustError};
+use crate::limits;
 
 /// Why there is no TLS configuration.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +32,7 @@ pub enum TlsError {
 /// TLS 1.2 and 1.3 towards whom `trust` names, presenting `identity` whenever the server asks for a
 /// certificate, whatever authorities it says it accepts: that list is a hint, and often wrong.
 pub fn client_config(identity: Option<&Identity>, trust: &Trust) -> Result<ClientConfig, TlsError> {
-    config_with_roots(identity, Arc::new(trust.roots()?))
+    config_with_roots(identity, trust.roots()?)
 }
 
 pub(super) fn config_with_roots(
@@ -47,6 +48,8 @@ pub(super) fn config_with_roots(
         Some(identity) => builder.with_client_cert_resolver(Arc::new(Present::new(identity)?)),
     };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // Room for more servers would be taken at once, and this one is only ever shown to one.
+    config.resumption = Resumption::in_memory_sessions(limits::TLS_SESSIONS);
     Ok(config)
 }
 

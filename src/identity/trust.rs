@@ -1,6 +1,6 @@
 //! Whom to trust at the endpoint.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use rustls::{
     RootCertStore,
@@ -45,15 +45,15 @@ pub enum TrustError {
     NoSystemRoots,
 }
 
-/// Whom the system trusts: read once, for it is slow.
-static SYSTEM: LazyLock<RootCertStore> = LazyLock::new(|| {
+/// Whom the system trusts: read once, for it is slow, and kept once, for there are some 150 of them.
+static SYSTEM: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
     let system = rustls_native_certs::load_native_certs();
     for error in &system.errors {
         tracing::warn!(%error, "a trusted certificate of the system cannot be read");
     }
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(system.certs);
-    roots
+    Arc::new(roots)
 });
 
 impl Default for Trust {
@@ -65,18 +65,19 @@ impl Default for Trust {
 
 impl Trust {
     /// The anchors of trust for a TLS configuration.
-    pub(super) fn roots(&self) -> Result<RootCertStore, TrustError> {
-        let mut roots = RootCertStore::empty();
-        if self.system_roots {
-            if SYSTEM.is_empty() {
-                return Err(TrustError::NoSystemRoots);
-            }
-            roots.roots.clone_from(&SYSTEM.roots);
+    pub(super) fn roots(&self) -> Result<Arc<RootCertStore>, TrustError> {
+        if self.system_roots && SYSTEM.is_empty() {
+            return Err(TrustError::NoSystemRoots);
         }
+        if self.system_roots && self.certificates.is_empty() {
+            return Ok(Arc::clone(&SYSTEM));
+        }
+        let mut roots =
+            if self.system_roots { RootCertStore::clone(&SYSTEM) } else { RootCertStore::empty() };
         for (i, certificate) in self.certificates.iter().enumerate() {
             roots.add(certificate.clone()).map_err(|_| TrustError::Certificate(i + 1))?;
         }
-        Ok(roots)
+        Ok(Arc::new(roots))
     }
 
     /// Whether each certificate can be an anchor of trust, and there are not too many.
@@ -120,6 +121,18 @@ mod tests {
         let bundle = format!("a comment\n{}", chain_to_pem(&authority));
         let certificates = parse_bundle(bundle.as_bytes()).unwrap();
         assert_eq!(certificates, authority);
+    }
+
+    #[test]
+    fn whom_the_system_trusts_is_in_memory_once() {
+        let (Ok(one), Ok(other)) = (Trust::default().roots(), Trust::default().roots()) else {
+            // A machine without authorities.
+            return assert_eq!(Trust::default().roots().unwrap_err(), TrustError::NoSystemRoots);
+        };
+        assert!(Arc::ptr_eq(&one, &other));
+        let certificates = identity("CN=authority").chain().to_vec();
+        let with_one_more = Trust { certificates, system_roots: true }.roots().unwrap();
+        assert_eq!(with_one_more.len(), one.len() + 1);
     }
 
     #[test]

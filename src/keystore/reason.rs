@@ -16,33 +16,33 @@
 pub enum Reason {
     /// The store password is wrong, or the file was changed after it was written.
     WrongPasswordOrCorrupt,
-    /// The store opened, the key has a password of its own.
+    /// The store opened, but the key has a password of its own.
     WrongKeyPassword,
     /// The file is incomplete or damaged.
     Corrupt,
-    /// The file is something else.
+    /// The file is no keystore.
     NotAKeystore,
-    /// A keystore, in a format that is not taken.
+    /// The file is a keystore of a format that is not taken: PKCS#12 and JKS are.
     UnsupportedFormat,
-    /// The store holds certificates only.
+    /// The store holds no private key.
     NoPrivateKey,
-    /// The store holds keys only.
+    /// The store holds no certificate: none for its key, or, as a trust store, none to trust.
     NoCertificate,
     /// No certificate in the store belongs to the key.
     KeyMismatch,
-    /// Several keys, and no alias that chooses.
+    /// The store holds several keys that can be used, and no alias chooses.
     MultipleKeys,
-    /// No entry has the alias.
+    /// No key in the store has the alias.
     AliasNotFound,
     /// The certificate's validity is over.
     Expired,
     /// The certificate's validity has not begun.
     NotYetValid,
-    /// A type or size of key that is not taken.
+    /// The key is of a type or size that is not taken.
     UnsupportedKey,
-    /// An algorithm that is not taken.
+    /// The file is protected by an algorithm that is not taken.
     UnsupportedAlgorithm,
-    /// A bound was exceeded.
+    /// The file exceeds a bound: its size, or the work to open it.
     LimitExceeded,
 }
 
@@ -85,7 +85,7 @@ pub enum WarningReason {
     IntermediateMissing,
     /// A certificate of the chain is signed over SHA-1 or MD5.
     WeakSignature,
-    /// Under 30 days are left.
+    /// The certificate expires in under 30 days.
     ExpiresSoon,
 }
 

@@ -30,9 +30,9 @@ pub enum Reason {
     /// The server's list of authorities does not name the certificate's issuer. A hint: the list is often
     /// wrong.
     IssuerNotAccepted,
-    /// The identity cannot be used with this server, or at all; nothing was sent.
+    /// The client certificate cannot be used with this server, or at all; nothing was sent.
     CertificateUnusable,
-    /// Whom to trust cannot be used; nothing was sent.
+    /// The certificates that are to be trusted cannot be used; nothing was sent.
     TrustUnusable,
     /// The server's certificate is not one that the endpoint's trust covers.
     ServerUntrusted,
@@ -60,10 +60,10 @@ pub enum Reason {
     /// The handshake failed in another way.
     #[strum(serialize = "TLSFailed")]
     TlsFailed,
-    /// The HTTP status speaks against the client.
+    /// The server answered with an HTTP status that says no: a 403 to a test, or anything but 2xx to an event.
     #[strum(serialize = "HTTPStatus")]
     HttpStatus,
-    /// What came back is no HTTP/1.1 response.
+    /// What came back is no HTTP/1.1 response, or there was no request that could be sent.
     #[strum(serialize = "HTTPFailed")]
     HttpFailed,
     /// The token endpoint gave no token; nothing was sent.
@@ -110,7 +110,7 @@ pub enum Layer {
     /// The answer.
     #[strum(serialize = "HTTP")]
     Http,
-    /// What the request is authorized with could not be got.
+    /// The token that authorizes the request could not be had.
     Authorization,
     /// The time ran out.
     Timeout,

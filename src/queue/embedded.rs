@@ -10,6 +10,7 @@
 mod books;
 mod reader;
 mod seen;
+mod volume;
 mod work;
 mod writer;
 
@@ -38,6 +39,7 @@ use crate::{
 use books::Books;
 use reader::{Claimed, Read, Reader, WantedClaim};
 use seen::Seen;
+use volume::Volume;
 use work::{Change, GiveUp, Outcome, Room};
 use writer::{Write, Writer};
 
@@ -80,11 +82,19 @@ impl Embedded {
         let (claimed, wakers) = (Arc::default(), Arc::default());
         let reader = Reader::new(schema::open_beside(&path)?, Arc::clone(&books), Arc::clone(&claimed));
         let seen = Seen::read(&connection)?;
+        let volume = Volume::of(path.clone());
         let metrics = Metrics::new(directory.to_owned(), room.file_bytes);
-        metrics.uses(work::used_bytes(&connection)?);
-        let writer =
-            Writer::new(connection, Arc::clone(&books), seen, Arc::clone(&wakers), room, metrics.clone());
-        let mut threads = writer.start(to_write, schema::open_beside(&path)?);
+        metrics.uses(work::used_and_whole(&connection)?.0);
+        let mut threads = Writer::new(
+            connection,
+            Arc::clone(&books),
+            seen,
+            Arc::clone(&wakers),
+            room,
+            volume,
+            metrics.clone(),
+        )
+        .start(to_write, schema::open_beside(&path)?);
         threads.push(reader.start(to_read));
         let threads = Mutex::new(threads);
         Ok(Self { writes, reads, books, claimed, wakers, threads, metrics, _lock: lock })

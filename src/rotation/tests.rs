@@ -157,6 +157,20 @@ fn before_the_active_expires_a_valid_new_takes_over_untested() {
 }
 
 #[test]
+fn the_days_that_are_left_are_counted_down() {
+    const DAY: i64 = 24 * 60 * 60;
+    let till = 365 * DAY;
+    let a = made("a", till);
+    let found = usable(&a);
+    let wakes = |now| wakes_at(&Slots::default(), &known(&found, &Found::NotAsked, &[]), now);
+    assert_eq!(wakes(at(NOW)), Some(at(till - 30 * DAY + 1)));
+    assert_eq!(wakes(at(till - 30 * DAY)), Some(at(till - 30 * DAY + 1)));
+    assert_eq!(wakes(at(till - 30 * DAY + 1)), Some(at(till - 29 * DAY + 1)));
+    assert_eq!(wakes(at(till - DAY) + jiff::SignedDuration::from_millis(500)), Some(at(till - DAY + 1)));
+    assert_eq!(wakes(at(till - DAY + 1)), None);
+}
+
+#[test]
 fn without_an_active_whatever_is_usable_serves() {
     let b = made("b", TILL);
     let (slots, steps) = next(Slots::default(), &known(&Found::Unusable(None), &usable(&b), &[]), at(NOW));

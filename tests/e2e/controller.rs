@@ -2,8 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::{Api, ResourceExt as _, api::DeleteParams};
+use k8s_openapi::api::{
+    core::v1::{ConfigMap, Secret},
+    events::v1::Event,
+};
+use kube::{
+    Api, ResourceExt as _,
+    api::{DeleteParams, ListParams},
+};
 use postrider::api::v1alpha1::OutboundWebhook;
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::{Value, json};
@@ -14,7 +20,7 @@ use crate::{
         eventually,
         pki::{self, Keystore, Request, Validity},
     },
-    scene::{Scene, active, condition},
+    scene::{Scene, active, condition, story},
 };
 
 tests![
@@ -25,6 +31,7 @@ tests![
     a_missing_secret_is_told_and_found_when_it_comes,
     a_missing_key_is_told_and_found_when_it_comes,
     a_wrong_password_is_told_and_corrected,
+    each_problem_is_an_event_once_and_so_is_its_end,
     what_is_no_keystore_is_told_and_replaced,
     a_store_of_trusted_certificates_is_told_and_replaced,
     an_expired_certificate_is_told_and_replaced,
@@ -193,6 +200,51 @@ async fn a_wrong_password_is_told_and_corrected(cluster: Arc<Cluster>) {
         scene.password(name, &keystore.password).await;
         scene.ready(name).await;
     }
+}
+
+async fn each_problem_is_an_event_once_and_so_is_its_end(cluster: Arc<Cluster>) {
+    let scene = Scene::new(cluster).await;
+    let keystore = pki::shared().await.pkcs12().await;
+    scene.mtls_webhook("shop", URL, "PKCS12").await;
+    scene.not_ready("shop", "SecretNotFound").await;
+    // The reason stays the same, of another Secret.
+    scene.secret("shop-keystore", &[("keystore.p12", &keystore.bytes())]).await;
+    eventually::object(&scene.webhooks(), "shop", "the Secret of the password to be missed", |webhook| {
+        message(webhook).contains("shop-password")
+    })
+    .await;
+    scene.password("shop", "not the password").await;
+    scene.not_ready("shop", "WrongPasswordOrCorrupt").await;
+    scene.namespace.kubectl(["annotate", "owh", "shop", "touched=1"]).await.succeeded();
+    scene.password("shop", &keystore.password).await;
+    scene.ready("shop").await;
+    // What was accepted goes on.
+    scene.password("shop", "not the password").await;
+    scene.condition("shop", "Ready", "True", Some("ActiveKept")).await;
+    let new = json!({ "mtls": { "active": active("shop", "PKCS12"), "new": active("next", "PKCS12") } });
+    scene.webhook("shop", URL, new).await;
+
+    let told = story(&scene, "NewCertificateInvalid").await;
+    // Nobody listens there, which the tests tell.
+    let told: Vec<_> = told.iter().filter(|(reason, _)| reason != "TestFailed").collect();
+    let reasons: Vec<_> = told.iter().map(|(reason, _)| reason.as_str()).collect();
+    let expected =
+        ["NotReady", "NotReady", "Accepted", "Mended", "CertificateInvalid", "NewCertificateInvalid"];
+    assert_eq!(reasons, expected, "{told:#?}");
+    let wrong = "WrongPasswordOrCorrupt: Secret \"shop-keystore\": keystore.p12: the store password is wrong, or the \
+                 file was changed after it was written";
+    let notes: Vec<_> = told.iter().map(|(_, note)| note.as_str()).collect();
+    assert_eq!(
+        notes[0],
+        r#"SecretNotFound: mtls.active.secretRef: there is no Secret "shop-keystore" in this namespace"#
+    );
+    assert_eq!((notes[1], notes[4]), (wrong, wrong));
+    assert!(notes[3].starts_with("Ready: delivers with "), "{told:#?}");
+    assert!(notes[5].starts_with("SecretNotFound: mtls.new.secretRef: "), "{told:#?}");
+    let events = scene.namespace.api::<Event>().list(&ListParams::default()).await.unwrap().items;
+    let again = |event: &&Event| event.series.is_some() && event.reason.as_deref() != Some("TestFailed");
+    assert_eq!(events.iter().find(again), None);
+    scene.namespace.assert_no_secret_in("events").await;
 }
 
 async fn what_is_no_keystore_is_told_and_replaced(cluster: Arc<Cluster>) {

@@ -11,7 +11,6 @@ tests![
     defaults_are_filled_in,
     each_rule_refuses_with_its_message,
     an_unknown_field_is_told,
-    the_examples_are_taken,
 ];
 
 fn manifest(name: &str, spec: &Value) -> String {
@@ -210,12 +209,4 @@ async fn an_unknown_field_is_told(cluster: Arc<Cluster>) {
     let namespace = cluster.namespace().await;
     let spec = json!({ "endpoint": { "url": "https://partner.example" }, "mtsl": {} });
     refused(&namespace, &spec, r#"unknown field "spec.mtsl""#).await;
-}
-
-async fn the_examples_are_taken(cluster: Arc<Cluster>) {
-    let namespace = cluster.namespace().await;
-    for example in ["webhooks", "wrong-password", "authorization"] {
-        let path = format!("{}/examples/{example}.yaml", env!("CARGO_MANIFEST_DIR"));
-        namespace.kubectl(["apply", "--dry-run=server", "-f", &path]).await.succeeded();
-    }
 }

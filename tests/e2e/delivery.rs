@@ -1,6 +1,10 @@
 //! From a posted event to the server that demands a certificate.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -417,9 +421,16 @@ async fn deliveries_go_on_while_the_api_server_is_away(_: Arc<Cluster>) {
     let next = pki::shared().await.client_authority.issue(&Request::client("/CN=next")).await;
     scene.keystore("shop", &next.pkcs12().await).await;
     dispatcher.process.line_with(&next.facts.fingerprint_sha256).await;
-    dispatcher.post("shop", "after").await;
-    let last = receiver.wait_for(12).await.remove(11);
-    assert_eq!(last.client_fingerprint_sha256.as_ref(), Some(&next.facts.fingerprint_sha256));
+    // Within a second it is the one that new requests use.
+    let since = Instant::now();
+    for n in 12.. {
+        dispatcher.post("shop", "after").await;
+        let last = receiver.wait_for(n).await.remove(n - 1);
+        if last.client_fingerprint_sha256.as_ref() == Some(&next.facts.fingerprint_sha256) {
+            break;
+        }
+        assert!(since.elapsed() < Duration::from_secs(1), "it goes on with {last:?}");
+    }
 }
 
 async fn a_deleted_webhook_is_sent_to_no_more(cluster: Arc<Cluster>) {

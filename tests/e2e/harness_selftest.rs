@@ -104,8 +104,8 @@ async fn openssl_and_keytool_agree_on_a_certificate(_: Arc<Cluster>) {
         assert_eq!((entry.not_before, entry.not_after), (facts.not_before, facts.not_after));
         assert_eq!(entry.serial, facts.serial.to_lowercase().trim_start_matches('0'));
     }
-    let own = shared.client.jks_with("store-password", "key-password").await;
-    assert_eq!(own.key_password.as_deref(), Some("key-password"));
+    let own = shared.client.jks_with("violet-harbour", "copper-lantern").await;
+    assert_eq!(own.key_password.as_deref(), Some("copper-lantern"));
 }
 
 async fn certificates_have_the_validity_that_was_asked_for(_: Arc<Cluster>) {

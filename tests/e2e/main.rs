@@ -24,8 +24,11 @@ mod ingest_attacks;
 mod ingest_server;
 mod lease;
 mod metrics;
+mod pages;
+mod plugin;
 mod probe;
 mod probe_failures;
+mod receiver_examples;
 mod rights;
 mod rotation;
 mod scene;
@@ -33,7 +36,6 @@ mod serving;
 
 fn main() -> ExitCode {
     harness::chart::helm();
-    metrics::promtool();
     harness::run(vec![
         harness_selftest::tests(),
         crd::tests(),
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         rights::tests(),
         controller::tests(),
         lease::tests(),
+        plugin::tests(),
         delivery::tests(),
         access::tests(),
         authorization::tests(),
@@ -52,7 +55,9 @@ fn main() -> ExitCode {
         metrics::tests(),
         rotation::tests(),
         serving::tests(),
+        pages::tests(),
         probe::tests(),
         probe_failures::tests(),
+        receiver_examples::tests(),
     ])
 }

@@ -1,10 +1,6 @@
 //! What both programs tell Prometheus, after a real run.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    sync::{Arc, LazyLock},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use kube::api::DeleteParams;
@@ -12,26 +8,18 @@ use serde_json::json;
 
 use crate::{
     harness::{
-        chart,
         cluster::Cluster,
         directory, eventually,
         pki::{self, Certificate, Facts, Request},
         process::Process,
         receiver::{Answer, Receiver, free_port},
-        secrets,
+        secrets, servers,
         tool::Tool,
     },
     scene::{Dispatcher, Scene, active, controller},
 };
 
 tests![both_programs_tell_what_has_happened, open_metrics_is_told_to_who_asks];
-
-static PROMTOOL: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| chart::pinned("promtool"));
-
-/// Path of promtool, which is built where it is not there yet.
-pub(crate) fn promtool() -> &'static Path {
-    PROMTOOL.as_ref().unwrap_or_else(|error| panic!("{error}"))
-}
 
 /// What a program told at one time.
 struct Scrape {
@@ -79,8 +67,8 @@ impl Scrape {
 
     /// It is well formed, named as Prometheus wants it, and tells no secret.
     async fn check(&self) {
-        let checked =
-            Tool::new(promtool()).args(["check", "metrics"]).stdin(self.text.as_bytes()).run().await;
+        let promtool = servers::debian("promtool", "prometheus").await;
+        let checked = Tool::new(promtool).args(["check", "metrics"]).stdin(self.text.as_bytes()).run().await;
         assert!(checked.status.success(), "{}{}\n{}", checked.stdout, checked.stderr, self.text);
         assert_eq!((checked.stdout.as_str(), checked.stderr.as_str()), ("", ""));
         assert_eq!(secrets::findings(self.text.as_bytes()), Vec::<String>::new());

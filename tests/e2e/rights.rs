@@ -1,9 +1,6 @@
 //! The rights that the chart gives are enough, and no more: by the API server's own log of who asked for what.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use k8s_openapi::api::{
     core::v1::{ConfigMap, Secret},
@@ -14,11 +11,11 @@ use kube::{
     Api,
     api::{ListParams, ObjectMeta, Patch, PatchParams},
 };
-use serde::Deserialize;
 use serde_json::json;
 
 use crate::{
     harness::{
+        audit::{self, Asked},
         chart::{self, RELEASE},
         cluster::Cluster,
         eventually,
@@ -36,69 +33,16 @@ tests![every_right_is_used_and_none_is_missing, one_namespace_is_served_without_
 /// That of the release.
 const POD_NAMESPACE: &str = "--pod-namespace=postrider";
 
-/// What one entry of the API server's log says.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Asked {
-    user: User,
-    verb: String,
-    object_ref: Option<Object>,
-    response_status: Option<Status>,
-    #[serde(default)]
-    annotations: BTreeMap<String, String>,
-}
-
-#[derive(Debug, Deserialize)]
-struct User {
-    username: String,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Object {
-    api_group: String,
-    resource: String,
-    subresource: String,
-    namespace: String,
-    name: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct Status {
-    code: Option<u16>,
-}
-
 /// A rule, and where it holds: everywhere, where there is no namespace.
 struct Granted {
     rule: PolicyRule,
     namespace: Option<String>,
 }
 
-impl Asked {
-    fn program(&self) -> Option<&str> {
-        self.user.username.strip_prefix("system:serviceaccount:")?.strip_prefix(RELEASE)?.strip_prefix(':')
-    }
-
-    fn is_refused(&self) -> bool {
-        self.annotations.get("authorization.k8s.io/decision").is_some_and(|decision| decision == "forbid")
-    }
-
-    /// A patch that made its object was allowed to create as well.
-    fn verbs(&self) -> impl Iterator<Item = &str> {
-        let made = self.response_status.as_ref().and_then(|status| status.code) == Some(201);
-        let create = (made && self.verb == "patch").then_some("create");
-        std::iter::once(self.verb.as_str()).chain(create)
-    }
-}
-
 /// What the API server has logged of these programs.
 fn log(cluster: &Cluster) -> Vec<Asked> {
-    let file = cluster.kubeconfig().with_file_name("audit.log");
-    let text = std::fs::read_to_string(&file).unwrap();
-    // The last line may still be on its way.
-    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-    let all = whole.lines().map(|line| serde_json::from_str::<Asked>(line).unwrap());
-    all.filter(|asked| asked.program().is_some()).collect()
+    let all = audit::Log::of(cluster).news().into_iter();
+    all.filter(|asked| asked.account(RELEASE).is_some()).collect()
 }
 
 async fn list<K>(api: Api<K>) -> Vec<K>
@@ -187,7 +131,7 @@ async fn balance(cluster: &Cluster) -> BTreeSet<String> {
     assert!(refused.is_empty(), "asked for, and not granted: {refused:#?}");
     let mut all = BTreeSet::new();
     for program in ["controller", "dispatcher"] {
-        let of_program: Vec<_> = log.iter().filter(|asked| asked.program() == Some(program)).collect();
+        let of_program: Vec<_> = log.iter().filter(|asked| asked.account(RELEASE) == Some(program)).collect();
         assert!(!of_program.is_empty(), "the {program} is not in the API server's log");
         let granted = granted(cluster, program).await;
         assert!(!granted.is_empty(), "nothing is granted to the {program}");
@@ -238,7 +182,10 @@ async fn every_right_is_used_and_none_is_missing(_: Arc<Cluster>) {
         scene.keystore(name, shared.pkcs12().await).await;
     }
     scene.mtls_webhook("taken", &receiver.url(), "PKCS12").await;
-    scene.mtls_webhook("refused", &refusing.url(), "PKCS12").await;
+    // A refusal is told again after ten seconds: soon after there has to be one.
+    let retry = json!({ "retry": { "initialSeconds": 1, "maxSeconds": 1 } });
+    let refused = json!({ "mtls": { "active": active("refused", "PKCS12") }, "delivery": retry });
+    scene.webhook("refused", &refusing.url(), refused).await;
     scene.ready("taken").await;
     scene.ready("refused").await;
 

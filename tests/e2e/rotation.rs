@@ -19,7 +19,7 @@ use crate::{
         receiver::{ClientAuth, Options, Receiver},
         tool::Tool,
     },
-    scene::{Scene, active, condition},
+    scene::{Scene, active, condition, story},
 };
 
 tests![
@@ -76,21 +76,6 @@ fn is_active(webhook: &OutboundWebhook, certificate: &Certificate) -> bool {
 async fn promoted(scene: &Scene, certificate: &Certificate) -> OutboundWebhook {
     let what = format!("{} to be Active", certificate.facts.subject);
     eventually::object(&scene.webhooks(), "shop", &what, |webhook| is_active(webhook, certificate)).await
-}
-
-/// Reasons and notes of the Events about the webhook, in order, once there is one with this reason.
-async fn story(scene: &Scene, until: &str) -> Vec<(String, String)> {
-    let events = scene.namespace.api::<Event>();
-    let what = format!("an Event {until}");
-    let mut found = eventually::objects(&events, &ListParams::default(), &what, |events: &[Event]| {
-        events.iter().any(|event| event.reason.as_deref() == Some(until))
-    })
-    .await;
-    found.sort_by_key(|event| event.event_time.clone().map(|time| time.0));
-    found
-        .into_iter()
-        .map(|event| (event.reason.unwrap_or_default(), event.note.unwrap_or_default()))
-        .collect()
 }
 
 fn count(story: &[(String, String)], reason: &str) -> usize {

@@ -5,12 +5,15 @@ use std::{collections::HashSet, ffi::OsStr, net::SocketAddr, sync::Arc};
 
 use k8s_openapi::{
     ByteString,
-    api::core::v1::{ConfigMap, Namespace as NamespaceObject, Secret},
+    api::{
+        core::v1::{ConfigMap, Namespace as NamespaceObject, Secret},
+        events::v1::Event,
+    },
     apimachinery::pkg::apis::meta::v1::Condition,
 };
 use kube::{
     Api, ResourceExt as _,
-    api::{Patch, PatchParams},
+    api::{ListParams, Patch, PatchParams},
 };
 use postrider::api::v1alpha1::OutboundWebhook;
 use rusqlite::{Connection, OpenFlags};
@@ -226,6 +229,21 @@ pub(crate) fn active(name: &str, format: &str) -> Value {
 
 pub(crate) fn condition<'a>(webhook: &'a OutboundWebhook, type_: &str) -> Option<&'a Condition> {
     webhook.status.as_ref()?.conditions.iter().find(|condition| condition.type_ == type_)
+}
+
+/// Reasons and notes of the Events of the namespace, in order, once there is one with this reason.
+pub(crate) async fn story(scene: &Scene, until: &str) -> Vec<(String, String)> {
+    let events = scene.namespace.api::<Event>();
+    let what = format!("an Event {until}");
+    let mut found = eventually::objects(&events, &ListParams::default(), &what, |events: &[Event]| {
+        events.iter().any(|event| event.reason.as_deref() == Some(until))
+    })
+    .await;
+    found.sort_by_key(|event| event.event_time.clone().map(|time| time.0));
+    found
+        .into_iter()
+        .map(|event| (event.reason.unwrap_or_default(), event.note.unwrap_or_default()))
+        .collect()
 }
 
 pub(crate) async fn start_controller(cluster: &Cluster) -> Process {

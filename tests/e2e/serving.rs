@@ -108,17 +108,25 @@ impl Ingest {
     async fn made(&self, before: Option<&Made>) -> Made {
         let authority = self.secret(AUTHORITY, "an authority", |_| true).await;
         let authority = value(&authority, "tls.crt").unwrap().to_vec();
-        self.made_by(&authority, before).await
+        self.made_by(&authority, before, None).await
+    }
+
+    /// Likewise, and the leaf is not as somebody has edited it.
+    async fn repaired(&self, before: &Made, edited: &str) -> Made {
+        let authority = value(&before.secret, "ca.crt").unwrap();
+        self.made_by(authority, Some(before), Some(edited)).await
     }
 
     /// Below this authority.
-    async fn made_by(&self, authority: &[u8], before: Option<&Made>) -> Made {
+    async fn made_by(&self, authority: &[u8], before: Option<&Made>, edited: Option<&str>) -> Made {
         let authority_text = String::from_utf8(authority.to_vec()).unwrap();
         let map = self.bundle("the authority", |bundle| bundle.contains(&authority_text)).await;
         let before = before.map(|before| value(&before.secret, "tls.crt").unwrap());
         let secret = self
             .secret(LEAF, "a leaf of the authority", |secret| {
-                value(secret, "ca.crt") == Some(authority) && value(secret, "tls.crt") != before
+                value(secret, "ca.crt") == Some(authority)
+                    && value(secret, "tls.crt") != before
+                    && secret.resource_version().as_deref() != edited
             })
             .await;
         let [leaf, key, bundle] = ["leaf.pem", "leaf.key", "bundle.pem"].map(directory::unique);
@@ -142,11 +150,15 @@ impl Ingest {
         self.namespace.api::<Secret>().delete(name, &DeleteParams::default()).await.unwrap();
     }
 
-    async fn patch(&self, kind: &str, name: &str, patch: Value) {
+    /// The version that it has then.
+    async fn patch(&self, kind: &str, name: &str, patch: Value) -> String {
         let patch = patch.to_string();
-        let patched = self.namespace.kubectl(["patch", kind, name, "--type=merge", "-p", &patch]).await;
+        let version = "jsonpath={.metadata.resourceVersion}";
+        let arguments = ["patch", kind, name, "--type=merge", "-p", &patch, "-o", version];
+        let patched = self.namespace.kubectl(arguments).await;
         // Not by `succeeded`: its message would hold the patch.
         assert!(patched.status.success(), "{}", patched.stderr);
+        patched.stdout
     }
 
     async fn event(&self, reason: &str) -> Event {
@@ -343,9 +355,8 @@ async fn what_is_edited_is_repaired(cluster: Arc<Cluster>) {
         } }),
         json!({ "stringData": { "another.key": "x" } }),
     ] {
-        ingest.patch("secret", LEAF, patch).await;
-        let edited = made;
-        made = ingest.made(Some(&edited)).await;
+        let edited = ingest.patch("secret", LEAF, patch).await;
+        made = ingest.repaired(&made, &edited).await;
         openssl_verifies(&made).await;
     }
 

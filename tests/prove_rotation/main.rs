@@ -23,13 +23,17 @@ use tokio::time::{Instant as Timer, interval_at, timeout};
 
 mod api;
 mod disturbances;
+#[macro_use]
 #[path = "../e2e/harness/mod.rs"]
 mod harness;
 mod ledger;
 mod partner;
 mod receivers;
 mod report;
-// The tests need more of it.
+// The tests need more of both.
+#[allow(dead_code)]
+#[path = "../e2e/chart.rs"]
+mod chart;
 #[allow(dead_code)]
 #[path = "../e2e/scene.rs"]
 mod scene;

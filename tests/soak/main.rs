@@ -26,11 +26,15 @@ use tokio_util::sync::CancellationToken;
 
 mod books;
 mod growth;
+#[macro_use]
 #[path = "../e2e/harness/mod.rs"]
 mod harness;
 mod receivers;
 mod report;
-// The tests need more of it.
+// The tests need more of both.
+#[allow(dead_code)]
+#[path = "../e2e/chart.rs"]
+mod chart;
 #[allow(dead_code)]
 #[path = "../e2e/scene.rs"]
 mod scene;

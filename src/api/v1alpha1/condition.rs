@@ -11,7 +11,7 @@ pub enum ConditionType {
     CertificateValid,
     /// What `mtls.new` names can be used.
     NewCertificateValid,
-    /// The last connection test.
+    /// The last connection test passed.
     Connected,
     /// The certificate in use expires soon, and nothing waits to replace it.
     CertificateExpiring,
@@ -92,7 +92,8 @@ pub enum Reason {
     OnHold,
     /// The endpoint fails all the time: only single trials are sent until one succeeds.
     EndpointFailing,
-    /// The endpoint answered 410: nothing is sent until the webhook's spec changes.
+    /// The endpoint answered 410: nothing is sent until the webhook's spec, its certificates or its credentials
+    /// change.
     EndpointGone,
 }
 

@@ -5,13 +5,13 @@
     Clone, Copy, Debug, PartialEq, Eq, strum::EnumMessage, strum::IntoStaticStr, strum::VariantArray,
 )]
 pub enum EventReason {
-    /// The first certificate is the Active one.
+    /// The first certificate was accepted: it is the Active one.
     Accepted,
     /// A certificate is loaded as New, and waits to become Active.
     NewCertificate,
-    /// A New is not to follow any more.
+    /// A New is not to follow any more: the webhook does not name it now.
     NewWithdrawn,
-    /// New is Active.
+    /// The New is the Active from now on.
     Promoted,
     /// The certificate in use expires soon, or has expired days ago.
     CertificateExpiring,
@@ -25,6 +25,16 @@ pub enum EventReason {
     TestPassed,
     /// A connection test has failed.
     TestFailed,
+    /// An endpoint refused a client certificate when an event was delivered.
+    ClientCertificateRefused,
+    /// Something is wrong for which nothing is sent.
+    NotReady,
+    /// What `mtls.active` names cannot be used; the certificate that was accepted before goes on.
+    CertificateInvalid,
+    /// What `mtls.new` names cannot be used; nothing that is sent changes.
+    NewCertificateInvalid,
+    /// What was wrong is not any more.
+    Mended,
     /// There is an authority that signs serving certificates.
     AuthorityMade,
     /// The authority could not be used any more, and another was made.

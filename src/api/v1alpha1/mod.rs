@@ -10,7 +10,10 @@ mod event;
 mod spec;
 mod status;
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::{
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+    apimachinery::pkg::apis::meta::v1::Condition,
+};
 use kube::CustomResourceExt as _;
 
 pub use condition::{ConditionType, Reason};
@@ -54,6 +57,9 @@ pub const IDENTITIES: (&str, &str) = ("app.kubernetes.io/component", "identities
 pub const IDENTITIES_SELECTOR: &str =
     "app.kubernetes.io/managed-by=postrider,app.kubernetes.io/component=identities";
 
+/// In the ConfigMap with the public certificates: all of them in one file, for a receiver that trusts a single one.
+pub const BUNDLE: &str = "bundle.crt";
+
 const IDENTITIES_SUFFIX: &str = "-identities";
 
 impl OutboundWebhook {
@@ -70,6 +76,12 @@ impl OutboundWebhook {
     /// Name of the ConfigMap with the public certificates.
     pub fn client_certificate_name(name: &str) -> String {
         format!("{name}-client-certificate")
+    }
+
+    /// A condition, where it applies.
+    pub fn condition(&self, condition: ConditionType) -> Option<&Condition> {
+        let conditions = &self.status.as_ref()?.conditions;
+        conditions.iter().find(|found| found.type_ == condition.as_str())
     }
 
     /// Whether the controller publishes a Secret for the dispatcher: an identity, whom to trust, or credentials.

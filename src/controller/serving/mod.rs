@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     FIELD_MANAGER,
     events::{Story, event},
-    wait,
+    until,
 };
 use crate::{
     api::v1alpha1::EventReason,
@@ -193,11 +193,11 @@ impl<C: Clock> Maker<C> {
         }
         *told = foreign;
         if stands_still {
-            return Ok(limits::LONGEST_REQUEUE);
+            return Ok(limits::SERVING_LOOK);
         }
         let (found, now) = (there.found(), self.clock.now());
         match plan::next(&found, &self.names, now) {
-            Step::Wait(until) => Ok(wait(Some(until), now)),
+            Step::Wait(moment) => Ok(until(moment, now).min(limits::SERVING_LOOK)),
             step => {
                 self.writes.until_ready().await;
                 self.take(&step, &found, there, now).await?;

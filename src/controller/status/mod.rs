@@ -3,6 +3,7 @@
 mod certificates;
 mod conditions;
 mod metrics;
+mod news;
 mod test;
 
 use jiff::Timestamp;
@@ -19,6 +20,7 @@ use crate::{
     identity::Slots,
     kubernetes::{key, time},
 };
+pub(super) use news::News;
 pub(super) use test::test_status;
 
 /// What the steps before have found.
@@ -33,7 +35,7 @@ pub(super) struct Observed<'a> {
     pub(super) now: Timestamp,
 }
 
-/// Writes the status, if it says anything new.
+/// Writes the status, if it says anything new, and tells the news in it.
 pub(super) async fn report(context: &Context, observed: &Observed<'_>) -> Result<(), Error> {
     let webhook = observed.webhook;
     let api: Api<OutboundWebhook> =
@@ -61,6 +63,9 @@ pub(super) async fn report(context: &Context, observed: &Observed<'_>) -> Result
     api.patch_status(&name, &parameters, &Patch::Apply(patch))
         .await
         .map_err(Error::api::<OutboundWebhook>("write the status of", &name))?;
+    for news in news::news(&before.conditions, &status.conditions) {
+        context.story.report(webhook, &news).await;
+    }
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use super::{
     books::Webhook,
     reader::time,
     seen::{self, Seen},
+    volume::Volume,
 };
 use crate::{
     event::{Event, SenderKey, WebhookKey},
@@ -138,12 +139,13 @@ pub(super) struct Work<'a> {
     books: &'a Books,
     seen: &'a Seen,
     room: &'a Room,
+    volume: &'a Volume,
     seen_changes: seen::Changes,
     webhooks: HashMap<WebhookKey, Touched>,
     /// Of all webhooks.
     pending: Amount,
     /// Of the file, once it has been asked for.
-    bytes: Option<i64>,
+    size: Option<Size>,
     woken: Vec<WebhookKey>,
     log_pages: i64,
 }
@@ -154,8 +156,8 @@ pub(super) struct Committed {
     pub(super) webhooks: Vec<(WebhookKey, Option<Webhook>)>,
     /// Of all webhooks.
     pub(super) pending: Amount,
-    /// Of the file, where it has been asked for.
-    pub(super) bytes: Option<i64>,
+    /// Of the file as it began, bytes, where that was asked for.
+    pub(super) used: Option<i64>,
     /// What was taken.
     pub(super) seen: seen::Changes,
     /// Webhooks that may have more to claim.
@@ -164,11 +166,51 @@ pub(super) struct Committed {
     pub(super) log_pages: i64,
 }
 
+/// Of the file as the transaction began, bytes.
+#[derive(Clone, Copy)]
+struct Size {
+    /// Without the pages that are free, which are used again.
+    used: i64,
+    whole: i64,
+    /// On its volume.
+    spare: i64,
+}
+
+impl Size {
+    fn read(transaction: &Transaction<'_>, volume: &Volume) -> Result<Self, QueueError> {
+        let (used, whole) = used_and_whole(transaction)?;
+        Ok(Self { used, whole, spare: volume.spare_bytes(whole) })
+    }
+
+    /// Whether so much more can be written to the log, and moved to the file from there.
+    fn has_room_for(self, log_bytes: i64) -> bool {
+        let growth = self.used.saturating_add(log_bytes).saturating_sub(self.whole).max(0);
+        // What fits into pages that have become free may use half of it: otherwise those would never be used again.
+        let kept = if growth > 0 { limits::VOLUME_KEPT_BYTES } else { limits::VOLUME_KEPT_BYTES / 2 };
+        log_bytes.saturating_add(growth).saturating_add(kept) <= self.spare
+    }
+}
+
+/// What of the file is used, and all of it, bytes.
+pub(super) fn used_and_whole(connection: &Connection) -> Result<(i64, i64), QueueError> {
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let (pages, free) = (pragma("page_count")?, pragma("freelist_count")?);
+    Ok(((pages - free) * PAGE_BYTES, pages * PAGE_BYTES))
+}
+
 /// A row that was changed: its size, its key, whether it was given up.
 struct Row {
     amount: Amount,
     key: Option<String>,
     dead: bool,
+}
+
+/// Of SQLite's files, if they are not told otherwise.
+const PAGE_BYTES: i64 = 4096;
+
+/// Estimate of what an event that comes adds to the log.
+fn pages(amount: Amount) -> i64 {
+    4 + amount.bytes / PAGE_BYTES
 }
 
 const ROW: &str = "octet_length(attributes) + octet_length(body), key, dead_ms IS NOT NULL";
@@ -183,6 +225,7 @@ impl<'a> Work<'a> {
         books: &'a Books,
         seen: &'a Seen,
         room: &'a Room,
+        volume: &'a Volume,
     ) -> Self {
         let pending = books.open().pending;
         Self {
@@ -190,10 +233,11 @@ impl<'a> Work<'a> {
             books,
             seen,
             room,
+            volume,
             seen_changes: seen.begin(),
             webhooks: HashMap::new(),
             pending,
-            bytes: None,
+            size: None,
             woken: Vec::new(),
             log_pages: 0,
         }
@@ -202,9 +246,16 @@ impl<'a> Work<'a> {
     pub(super) fn commit(mut self) -> Result<Committed, QueueError> {
         let webhooks = self.write_webhooks()?;
         self.seen_changes.forget(self.seen, &self.transaction)?;
-        let Self { transaction, pending, bytes, seen_changes, woken, log_pages, .. } = self;
+        let Self { transaction, pending, size, seen_changes, woken, log_pages, .. } = self;
         transaction.commit()?;
-        Ok(Committed { webhooks, pending, bytes, seen: seen_changes, woken, log_pages })
+        Ok(Committed {
+            webhooks,
+            pending,
+            used: size.map(|size| size.used),
+            seen: seen_changes,
+            woken,
+            log_pages,
+        })
     }
 
     /// The inner result is a refusal that wrote nothing.
@@ -298,12 +349,13 @@ impl<'a> Work<'a> {
             rows.push((event, sender_key, attributes, amount));
         }
         // Only what comes in is refused for want of room: what leaves has to be recorded in any case.
-        let used = match self.bytes {
-            Some(used) => used,
-            None => used_bytes(&self.transaction)?,
+        let size = match self.size {
+            Some(size) => size,
+            None => Size::read(&self.transaction, self.volume)?,
         };
-        self.bytes = Some(used);
-        let bytes = used.saturating_add(added.values().map(|amount| amount.bytes).sum());
+        self.size = Some(size);
+        let log_pages = self.log_pages + rows.iter().map(|(.., amount)| pages(*amount)).sum::<i64>();
+        let log_bytes = log_pages * PAGE_BYTES;
         let room = self.room;
         let fits = added.iter().all(|(webhook, added)| {
             let mut after =
@@ -311,10 +363,14 @@ impl<'a> Work<'a> {
             after.add(*added);
             after.is_within(room.pending)
         });
-        if !rows.is_empty() && (!fits || bytes > room.file_bytes || !in_all.is_within(room.pending_in_all)) {
+        if !rows.is_empty()
+            && (!fits || size.used + log_bytes > room.file_bytes || !in_all.is_within(room.pending_in_all))
+        {
             return Ok(Err(QueueError::Full));
         }
-        self.bytes = Some(bytes);
+        if !rows.is_empty() && !size.has_room_for(log_bytes) {
+            return Ok(Err(QueueError::NoSpace));
+        }
         for (event, sender_key, attributes, amount) in rows {
             let touched = self.webhook_or_new(&event.webhook)?;
             touched.woken = true;
@@ -326,8 +382,8 @@ impl<'a> Work<'a> {
                 let at = event.accepted_at;
                 self.seen_changes.take(&self.transaction, (webhook, key), event.id, at)?;
             }
-            self.log_pages += 4 + amount.bytes / 4096;
         }
+        self.log_pages = log_pages;
         Ok(Ok(ids))
     }
 
@@ -553,7 +609,7 @@ impl<'a> Work<'a> {
                 )?
                 .execute((sequence, now.as_millisecond()))?;
             self.transaction.prepare_cached("DELETE FROM event WHERE sequence = ?1")?.execute([sequence])?;
-            self.log_pages += 6 + amount.bytes / 4096;
+            self.log_pages += 6 + amount.bytes / PAGE_BYTES;
             replayed += 1;
         }
         Ok(replayed)
@@ -713,10 +769,4 @@ impl<'a> Work<'a> {
         }
         Ok(written)
     }
-}
-
-/// Pages in use; those that are free are used again.
-pub(super) fn used_bytes(connection: &Connection) -> Result<i64, QueueError> {
-    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    Ok((pragma("page_count")? - pragma("freelist_count")?) * pragma("page_size")?)
 }

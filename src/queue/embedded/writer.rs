@@ -17,6 +17,7 @@ use super::{
     super::QueueError,
     Books, Wakers,
     seen::Seen,
+    volume::Volume,
     work::{Change, Committed, Outcome, Room, Work},
 };
 use crate::{limits, telemetry::metrics::Queue as Metrics};
@@ -32,6 +33,7 @@ pub(super) struct Writer {
     seen: Seen,
     wakers: Arc<Wakers>,
     room: Room,
+    volume: Volume,
     metrics: Metrics,
     /// Estimate of the pages in the log since the last checkpoint.
     log_pages: i64,
@@ -69,9 +71,10 @@ impl Writer {
         seen: Seen,
         wakers: Arc<Wakers>,
         room: Room,
+        volume: Volume,
         metrics: Metrics,
     ) -> Self {
-        Self { connection, books, seen, wakers, room, metrics, log_pages: 0, moved: Arc::default() }
+        Self { connection, books, seen, wakers, room, volume, metrics, log_pages: 0, moved: Arc::default() }
     }
 
     /// Starts the threads; they end on [`Write::Close`] or when every sender is gone.
@@ -101,8 +104,11 @@ impl Writer {
                 open = gather(&mut batch, next, writes);
             }
             self.serve(batch);
-            if self.moved.swap(false, Ordering::Relaxed) {
-                self.begin_log_anew();
+            let moved = self.moved.swap(false, Ordering::Relaxed);
+            if self.volume.is_low() {
+                self.begin_log_anew("TRUNCATE");
+            } else if moved {
+                self.begin_log_anew("RESTART");
             }
             if self.log_pages >= limits::WAL_PAGES && wish.try_send(()).is_ok() {
                 self.log_pages = 0;
@@ -111,13 +117,13 @@ impl Writer {
     }
 
     /// The log is written from its beginning again once all of it is in the file, which never happens by itself
-    /// while commits go on. Little is left to be moved after the checkpoint.
-    fn begin_log_anew(&self) {
+    /// while commits go on. Little is left to be moved after the checkpoint. `TRUNCATE` gives its room back, too.
+    fn begin_log_anew(&self, mode: &str) {
         let restarted = (|| {
             // Somebody who reads is not waited for: the next checkpoint is soon.
             self.connection.busy_timeout(Duration::ZERO)?;
             let busy: bool =
-                self.connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| row.get(0))?;
+                self.connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| row.get(0))?;
             self.connection.busy_timeout(limits::QUEUE_BUSY_TIMEOUT)?;
             Ok::<_, rusqlite::Error>(!busy)
         })();
@@ -160,17 +166,18 @@ impl Writer {
     /// The inner results are refusals that wrote nothing. Also returns an estimate of the pages that were written.
     fn write(&mut self, changes: &[&Change]) -> Result<(Vec<Result<Outcome, QueueError>>, i64), QueueError> {
         let began = Instant::now();
-        let mut work = Work::begin(self.connection.transaction()?, &self.books, &self.seen, &self.room);
+        let transaction = self.connection.transaction()?;
+        let mut work = Work::begin(transaction, &self.books, &self.seen, &self.room, &self.volume);
         step("begun");
         let results = changes.iter().map(|change| work.apply(change)).collect::<Result<_, _>>()?;
         step("written");
-        let Committed { webhooks, pending, bytes, seen, woken, log_pages } = work.commit()?;
+        let Committed { webhooks, pending, used, seen, woken, log_pages } = work.commit()?;
         step("committed");
         if log_pages > 0 {
             self.metrics.committed(began);
         }
-        if let Some(bytes) = bytes {
-            self.metrics.uses(bytes);
+        if let Some(used) = used {
+            self.metrics.uses(used);
         }
         self.log_pages += log_pages;
         self.books.keep(webhooks, pending);

@@ -15,18 +15,15 @@ use super::{cluster::Cluster, directory, tool::Tool};
 /// Name and namespace of the release.
 pub(crate) const RELEASE: &str = "postrider";
 
-static HELM: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| pinned("helm"));
-
-/// Path of a program that tests/tools pins.
-pub(crate) fn pinned(name: &str) -> Result<PathBuf, String> {
+static HELM: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
     let tool = root().join("tests/tools/tool");
-    let output = Command::new(&tool).arg(name).stderr(Stdio::inherit()).output();
+    let output = Command::new(&tool).arg("helm").stderr(Stdio::inherit()).output();
     let output = output.map_err(|error| format!("{}: {error}", tool.display()))?;
     if !output.status.success() {
-        return Err(format!("tests/tools/tool {name} failed, see above: {}", output.status));
+        return Err(format!("tests/tools/tool helm failed, see above: {}", output.status));
     }
     Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
-}
+});
 
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -399,6 +399,6 @@ fn crds() -> Option<PathBuf> {
     crds.is_dir().then_some(crds)
 }
 
-pub(super) fn scripts() -> PathBuf {
+fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster")
 }

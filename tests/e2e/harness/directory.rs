@@ -23,7 +23,7 @@ const PREFIX: &str = "e2e-";
 static NEXT: AtomicUsize = AtomicUsize::new(1);
 
 /// The directory of this run.
-pub(super) fn of_run() -> &'static Path {
+pub(crate) fn of_run() -> &'static Path {
     &RUN
 }
 

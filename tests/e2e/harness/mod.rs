@@ -6,10 +6,12 @@
 // A helper may come before the first test that needs it, and no program needs all of them.
 #![allow(dead_code, unused_macros)]
 
+pub(crate) mod audit;
 pub(crate) mod chart;
 pub(crate) mod cluster;
 pub(crate) mod crowd;
 pub(crate) mod eventually;
+pub(crate) mod kubelet;
 pub(crate) mod load;
 pub(crate) mod nginx;
 pub(crate) mod pki;

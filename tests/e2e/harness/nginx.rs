@@ -7,10 +7,10 @@ use serde::Deserialize;
 use tokio::sync::{OnceCell, mpsc::UnboundedSender};
 
 use super::{
-    cluster, directory,
+    directory,
     pki::{self, Authority, Certificate},
     process::{Process, Program},
-    tool::Tool,
+    servers,
 };
 
 /// nginx cannot choose a port by itself: another process may take the one that was free.
@@ -154,11 +154,7 @@ fn access(line: &str) -> Option<Access> {
 /// The program, on the PATH or unpacked from the distribution's package.
 async fn program() -> &'static str {
     static PROGRAM: OnceCell<String> = OnceCell::const_new();
-    PROGRAM
-        .get_or_init(|| async {
-            Tool::new(cluster::scripts().join("nginx")).succeed().await.trim().to_owned()
-        })
-        .await
+    PROGRAM.get_or_init(|| servers::debian("nginx", "nginx")).await
 }
 
 /// Writes a directory for one nginx.

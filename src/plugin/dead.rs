@@ -1,0 +1,296 @@
+//! `dead`: the events that were given up, and are kept by the dispatcher.
+
+use std::io::{self, BufRead as _, IsTerminal as _};
+
+use bytes::Bytes;
+use clap::{Args, Subcommand};
+use data_encoding::BASE64;
+use http::{HeaderMap, Method};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use url::form_urlencoded;
+use uuid::Uuid;
+
+use super::{
+    cluster::Connection,
+    dispatcher::{Door, Options, Right},
+    failure::Failure,
+    output::{self, Output, State, ago, bold, cell, field, table},
+};
+use crate::limits;
+
+#[derive(Subcommand)]
+pub(super) enum Dead {
+    /// List them, the oldest first
+    List(List),
+    /// Show one, with what is in it
+    Show(Show),
+    /// Send them again, under the same ids
+    Replay(Chosen),
+    /// Remove them for good
+    Delete(Delete),
+}
+
+#[derive(Args)]
+pub(super) struct List {
+    /// The webhook
+    name: String,
+    #[command(flatten)]
+    which: Which,
+    /// So many at most
+    #[arg(long, value_name = "NUMBER", default_value_t = 50)]
+    limit: usize,
+    #[command(flatten)]
+    dispatcher: Options,
+}
+
+#[derive(Args)]
+pub(super) struct Show {
+    /// The webhook
+    name: String,
+    /// The id of the event
+    id: Uuid,
+    #[command(flatten)]
+    dispatcher: Options,
+}
+
+#[derive(Args)]
+pub(super) struct Chosen {
+    /// The webhook
+    name: String,
+    /// Those with these ids
+    ids: Vec<Uuid>,
+    #[command(flatten)]
+    which: Which,
+    /// All of them
+    #[arg(long, conflicts_with_all = ["ids", "reason", "before"])]
+    all: bool,
+    #[command(flatten)]
+    dispatcher: Options,
+}
+
+#[derive(Args)]
+pub(super) struct Delete {
+    #[command(flatten)]
+    chosen: Chosen,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+}
+
+/// Which ones: all that is given has to hold.
+#[derive(Args)]
+pub(super) struct Which {
+    /// Those that were given up for this reason
+    #[arg(long, value_name = "REASON")]
+    reason: Option<String>,
+    /// Those that were given up before this time
+    #[arg(long, value_name = "RFC3339")]
+    before: Option<Timestamp>,
+}
+
+impl Which {
+    fn query(&self, ids: &[Uuid]) -> form_urlencoded::Serializer<'static, String> {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        if !ids.is_empty() {
+            query.append_pair("ids", &ids.iter().map(Uuid::to_string).collect::<Vec<_>>().join(","));
+        }
+        if let Some(reason) = &self.reason {
+            query.append_pair("reason", reason);
+        }
+        if let Some(before) = self.before {
+            query.append_pair("before", &before.to_string());
+        }
+        query
+    }
+
+    fn is_empty(&self) -> bool {
+        self.reason.is_none() && self.before.is_none()
+    }
+}
+
+impl Dead {
+    pub(super) async fn run(&self, connection: &Connection, output: Output) -> Result<(), Failure> {
+        match self {
+            Self::List(list) => list.run(connection, output).await,
+            Self::Show(show) => show.run(connection, output).await,
+            Self::Replay(chosen) => {
+                let count = chosen.all_of(connection, "create", Method::POST, "/replay").await?;
+                told(output, &chosen.name, count, "wait to be sent again")
+            }
+            Self::Delete(delete) => delete.run(connection, output).await,
+        }
+    }
+}
+
+async fn door(
+    options: &Options,
+    connection: &Connection,
+    name: &str,
+    verb: &'static str,
+) -> Result<Door, Failure> {
+    options.open(connection, name, Right { verb, subresource: "deadletters" }).await
+}
+
+fn path(connection: &Connection, name: &str, rest: &str) -> String {
+    format!("namespaces/{}/outboundwebhooks/{name}/deadletters{rest}", connection.namespace)
+}
+
+async fn ask(door: &mut Door, method: Method, path: &str) -> Result<Value, Failure> {
+    door.ask(method, path, HeaderMap::new(), Bytes::new()).await
+}
+
+impl List {
+    async fn run(&self, connection: &Connection, output: Output) -> Result<(), Failure> {
+        let mut door = door(&self.dispatcher, connection, &self.name, "get").await?;
+        let mut items = Vec::new();
+        let mut after = None;
+        while items.len() < self.limit {
+            let mut query = self.which.query(&[]);
+            query.append_pair("limit", &(self.limit - items.len()).min(limits::PLUGIN_DEAD_PAGE).to_string());
+            if let Some(after) = after {
+                query.append_pair("after", &format!("{after}"));
+            }
+            let page =
+                ask(&mut door, Method::GET, &path(connection, &self.name, &format!("?{}", query.finish())))
+                    .await?;
+            items.extend(page["items"].as_array().cloned().unwrap_or_default());
+            after = page["continue"].as_i64();
+            if after.is_none() {
+                break;
+            }
+        }
+        output.print(&items, [self.name.as_str()], || {
+            if items.is_empty() {
+                return format!("{} has no such dead letter.\n", self.name);
+            }
+            let now = Timestamp::now();
+            let rows: Vec<_> = items
+                .iter()
+                .map(|item| {
+                    let died = item["deadAt"].as_str().and_then(|at| at.parse::<Timestamp>().ok());
+                    vec![
+                        cell(text(&item["id"])),
+                        cell(died.map(|died| ago(died, now)).unwrap_or_default()),
+                        cell(text(&item["reason"])),
+                        cell(text(&item["attributes"]["type"])),
+                    ]
+                })
+                .collect();
+            table(&["ID", "GIVEN UP", "REASON", "TYPE"], Some(3), &rows)
+        })
+    }
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+impl Show {
+    async fn run(&self, connection: &Connection, output: Output) -> Result<(), Failure> {
+        let mut door = door(&self.dispatcher, connection, &self.name, "get").await?;
+        let found =
+            ask(&mut door, Method::GET, &path(connection, &self.name, &format!("?ids={}", self.id))).await?;
+        let Some(item) = found["items"].as_array().and_then(|items| items.first()) else {
+            return Err(Failure::NotFound(format!("{} has no dead letter {}", self.name, self.id)));
+        };
+        output.print(item, [self.name.as_str()], || {
+            let mut shown = format!("{}\n", bold(text(&item["id"])));
+            for (label, key) in [
+                ("Accepted", "acceptedAt"),
+                ("Given up", "deadAt"),
+                ("Reason", "reason"),
+                ("Message", "message"),
+            ] {
+                shown += &field(label, text(&item[key]));
+            }
+            shown += &field("Failures", &item["failures"].to_string());
+            if let Some(response) = item["response"].as_object() {
+                let status = response.get("status").map(Value::to_string).unwrap_or_default();
+                let body = printable(response.get("body").map_or("", text).as_bytes());
+                shown += &field("Response", &format!("{status}: {body}"));
+            }
+            for (name, value) in item["attributes"].as_object().into_iter().flatten() {
+                shown += &field("Attribute", &format!("{name}: {}", printable(text(value).as_bytes())));
+            }
+            let data = BASE64.decode(text(&item["dataBase64"]).as_bytes()).unwrap_or_default();
+            shown + "\n" + &printable(&data) + "\n"
+        })
+    }
+}
+
+/// A body as a terminal can bear it: no control character of somebody else's gets there.
+fn printable(data: &[u8]) -> String {
+    let text = String::from_utf8_lossy(data);
+    let bearable =
+        |char: char| if char.is_control() && char != '\n' && char != '\t' { '\u{fffd}' } else { char };
+    let mut shown: String = text.chars().take(limits::PLUGIN_BODY_CHARACTERS).map(bearable).collect();
+    if text.chars().nth(limits::PLUGIN_BODY_CHARACTERS).is_some() {
+        shown += "…\n(cut; -o json has all of it)";
+    }
+    shown
+}
+
+impl Chosen {
+    /// What is asked for is never all of them by an oversight.
+    fn check(&self) -> Result<(), Failure> {
+        if !self.all && self.ids.is_empty() && self.which.is_empty() {
+            return Err(Failure::Usage("choose them: by ids, --reason, --before, or --all".to_owned()));
+        }
+        Ok(())
+    }
+
+    async fn all_of(
+        &self,
+        connection: &Connection,
+        verb: &'static str,
+        method: Method,
+        rest: &str,
+    ) -> Result<u64, Failure> {
+        self.check()?;
+        let mut door = door(&self.dispatcher, connection, &self.name, verb).await?;
+        let mut count = 0;
+        // A request takes so many ids.
+        let chunks: Vec<&[Uuid]> =
+            if self.ids.is_empty() { vec![&[]] } else { self.ids.chunks(limits::DEAD_IDS).collect() };
+        for ids in chunks {
+            let rest = format!("{rest}?{}", self.which.query(ids).finish());
+            let done = ask(&mut door, method.clone(), &path(connection, &self.name, &rest)).await?;
+            count += done["count"].as_u64().unwrap_or_default();
+        }
+        Ok(count)
+    }
+}
+
+impl Delete {
+    async fn run(&self, connection: &Connection, output: Output) -> Result<(), Failure> {
+        self.chosen.check()?;
+        if !self.yes && !self.confirmed()? {
+            return Err(Failure::Interrupted("nothing was removed".to_owned()));
+        }
+        let count = self.chosen.all_of(connection, "delete", Method::DELETE, "").await?;
+        told(output, &self.chosen.name, count, "are removed for good")
+    }
+
+    fn confirmed(&self) -> Result<bool, Failure> {
+        if !io::stdin().is_terminal() {
+            return Err(Failure::Usage("there is nobody to ask: --yes removes them".to_owned()));
+        }
+        anstream::eprint!("Remove these dead letters of {} for good? [y/N] ", self.chosen.name);
+        let mut answer = String::new();
+        let read = io::stdin().lock().read_line(&mut answer);
+        read.map_err(|error| Failure::Tried(format!("cannot ask: {error}")))?;
+        Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    }
+}
+
+fn told(output: Output, name: &str, count: u64, what: &str) -> Result<(), Failure> {
+    output.print(&json!({ "count": count }), [name], || {
+        let state = if count > 0 { State::Good } else { State::Unknown };
+        output::paragraph(
+            &format!("{count} dead letters of {name} {what}"),
+            &format!("{} ", state.mark()),
+            "  ",
+        )
+    })
+}

@@ -1,0 +1,450 @@
+//! `doctor`: what keeps the webhooks of a namespace from working, each finding with its fix.
+//!
+//! It looks with the person's own rights: what they may not see is said to be unknown, and is no finding.
+
+use std::time::Duration;
+
+use clap::Args;
+use http::{HeaderValue, Request};
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::{
+        authorization::v1::ResourceAttributes,
+        coordination::v1::Lease,
+        core::v1::{Namespace, Pod},
+    },
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{Api, CustomResourceExt, ResourceExt, api::ListParams, client::Body};
+use serde::Serialize;
+use serde_json::json;
+
+use super::{
+    advice::is_observed,
+    cluster::Connection,
+    dispatcher::{self, Right, SELECTOR, who_am_i},
+    failure::Failure,
+    output::{self, Output, State, bold, rough},
+};
+use crate::{
+    api::v1alpha1::{
+        ConditionType, ENABLED, MTLS_LABEL, OutboundWebhook, Reason, custom_resource_definition,
+    },
+    controller::LEASE,
+    limits,
+};
+
+#[derive(Args)]
+pub(super) struct Doctor {
+    #[command(flatten)]
+    dispatcher: dispatcher::Options,
+}
+
+/// What was looked at, and how it is.
+#[derive(Serialize)]
+struct Finding {
+    what: &'static str,
+    state: State,
+    seen: String,
+    /// What mends it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fix: Option<String>,
+}
+
+fn finding(what: &'static str, state: State, seen: impl Into<String>) -> Finding {
+    Finding { what, state, seen: seen.into(), fix: None }
+}
+
+impl Finding {
+    fn fixed_by(self, fix: impl Into<String>) -> Self {
+        Self { fix: Some(fix.into()), ..self }
+    }
+}
+
+/// What could not be seen: a right that is missing is no finding, all else is.
+fn unseen(what: &'static str, failure: &Failure) -> Finding {
+    match failure {
+        Failure::Forbidden(message) => finding(what, State::Unknown, format!("you may not look: {message}")),
+        Failure::Tried(message) | Failure::NotFound(message) | Failure::Usage(message) => {
+            finding(what, State::Bad, message)
+        }
+        failure => finding(what, State::Bad, format!("{failure:?}")),
+    }
+}
+
+impl Doctor {
+    pub(super) async fn run(
+        &self,
+        connect: impl AsyncFnOnce() -> Result<Connection, Failure>,
+        output: Output,
+    ) -> Result<(), Failure> {
+        let connection = connect().await?;
+        let mut findings = vec![api_server(&connection).await];
+        if findings.iter().all(|finding| finding.state != State::Bad) {
+            let installed_in = &self.dispatcher.installed_in;
+            findings.push(clock(&connection).await);
+            let definition = definition(&connection).await;
+            let defined = definition.state != State::Bad;
+            findings.push(definition);
+            findings.push(installation(&connection, installed_in).await);
+            findings.push(leader(&connection, installed_in).await);
+            findings.push(rights(&connection, installed_in).await);
+            if defined {
+                findings.extend(webhooks(&connection).await);
+            }
+            findings.push(self.reachable(&connection).await);
+        }
+        output.print(&json!({ "namespace": connection.namespace, "findings": findings }), [], || {
+            findings.iter().map(text).collect::<String>() + &summary(&findings)
+        })?;
+        if findings.iter().any(|finding| finding.state == State::Bad) { Err(Failure::No) } else { Ok(()) }
+    }
+
+    /// Whether the dispatcher answers, and asks who one is.
+    async fn reachable(&self, connection: &Connection) -> Finding {
+        const WHAT: &str = "Dispatcher";
+        let mut door = match self.dispatcher.reach(connection).await {
+            Ok(door) => door,
+            Err(failure) => {
+                let installed_in = &self.dispatcher.installed_in;
+                let finding = unseen(WHAT, &failure);
+                let looks = format!("kubectl -n {installed_in} get pods,services -l {SELECTOR}");
+                return if finding.state == State::Bad { finding.fixed_by(looks) } else { finding };
+            }
+        };
+        match door.status(&format!("namespaces/{}/events", connection.namespace)).await {
+            Ok(status) if status.as_u16() == 401 => {
+                finding(WHAT, State::Good, "answers over TLS, and asks who you are")
+            }
+            Ok(status) => {
+                finding(WHAT, State::Bad, format!("answers {status} to who has not said who they are"))
+                    .fixed_by("another program listens there: check --dispatcher")
+            }
+            Err(failure) => unseen(WHAT, &failure),
+        }
+    }
+}
+
+fn text(finding: &Finding) -> String {
+    let Finding { what, state, seen, fix } = finding;
+    let first = format!("{} {what:<14} ", state.mark());
+    let lines = fix.iter().flat_map(|fix| fix.lines()).map(|line| format!("{:17}{}\n", "", bold(line)));
+    output::paragraph(seen, &first, &" ".repeat(17)) + &lines.collect::<String>()
+}
+
+fn summary(findings: &[Finding]) -> String {
+    let count = |state| findings.iter().filter(|finding| finding.state == state).count();
+    let (bad, warnings) = (count(State::Bad), count(State::Warning));
+    match (bad, warnings) {
+        (0, 0) => format!("\n{}\n", output::good("All is well.")),
+        (0, warnings) => format!("\nNothing is broken; {warnings} to look at.\n"),
+        (bad, _) => format!("\n{}\n", output::bad(&format!("{bad} to be mended."))),
+    }
+}
+
+async fn api_server(connection: &Connection) -> Finding {
+    const WHAT: &str = "API server";
+    let version = match connection.client.apiserver_version().await {
+        Ok(version) => version.git_version,
+        Err(error) => {
+            let fix = "kubectl version; check KUBECONFIG, --context and the network";
+            return unseen(WHAT, &Failure::from(error)).fixed_by(fix);
+        }
+    };
+    match who_am_i(connection).await {
+        Ok(user) => {
+            finding(WHAT, State::Good, format!("{version} at {}, where you are {user:?}", connection.server))
+        }
+        Err(failure) => unseen(WHAT, &failure),
+    }
+}
+
+async fn date(connection: &Connection) -> kube::Result<Option<HeaderValue>> {
+    let request = Request::get("/version").body(Body::empty()).map_err(kube::Error::HttpError)?;
+    let response = connection.client.send(request).await?;
+    Ok(response.headers().get(http::header::DATE).cloned())
+}
+
+/// This machine's clock beside that of the API server, to the second: by it days left and tokens are judged here.
+async fn clock(connection: &Connection) -> Finding {
+    const WHAT: &str = "Clock";
+    let told = match date(connection).await {
+        Ok(Some(date)) => date.to_str().ok().and_then(|date| httpdate::parse_http_date(date).ok()),
+        Ok(None) => None,
+        Err(error) => return unseen(WHAT, &Failure::from(error)),
+    };
+    let Some(told) = told.and_then(|told| Timestamp::try_from(told).ok()) else {
+        return finding(WHAT, State::Unknown, "the API server does not tell the time");
+    };
+    let skew = Timestamp::now().duration_since(told).unsigned_abs();
+    let (equal, far) = limits::PLUGIN_CLOCK_SKEW;
+    let differs = format!("differs from the API server's by {} s", skew.as_secs());
+    let fix = "let this machine keep its time by NTP: timedatectl set-ntp true";
+    if skew < equal {
+        finding(WHAT, State::Good, "the API server's and this machine's are the same")
+    } else if skew < far {
+        finding(WHAT, State::Warning, differs).fixed_by(fix)
+    } else {
+        finding(WHAT, State::Bad, differs).fixed_by(fix)
+    }
+}
+
+/// Whether the resource is known, and in the version that this plugin speaks.
+async fn definition(connection: &Connection) -> Finding {
+    const WHAT: &str = "Definition";
+    let name = OutboundWebhook::crd_name();
+    let definitions: Api<CustomResourceDefinition> = Api::all(connection.client.clone());
+    let install = "helm install postrider charts/postrider --namespace postrider --create-namespace --wait";
+    match definitions.get(name).await {
+        Ok(there) => {
+            let schema = |definition: &CustomResourceDefinition| {
+                let version = definition.spec.versions.iter().find(|version| version.name == "v1alpha1");
+                version.and_then(|version| serde_json::to_value(&version.schema).ok())
+            };
+            let established = there.status.as_ref().is_some_and(|status| {
+                let mut conditions = status.conditions.iter().flatten();
+                conditions.any(|condition| condition.type_ == "Established" && condition.status == "True")
+            });
+            if !established {
+                finding(WHAT, State::Bad, format!("{name} is there and not established"))
+                    .fixed_by(format!("kubectl describe crd {name}"))
+            } else if schema(&there) == schema(&custom_resource_definition()) {
+                finding(WHAT, State::Good, format!("{name}, v1alpha1, as this plugin knows it"))
+            } else {
+                let version = env!("CARGO_PKG_VERSION");
+                finding(
+                    WHAT,
+                    State::Warning,
+                    format!("{name} differs from that of this plugin ({version}): one of the two is older"),
+                )
+                .fixed_by(
+                    "bring chart and plugin to one version: helm upgrade, or kubectl krew upgrade postrider",
+                )
+            }
+        }
+        Err(error) => match Failure::from(error) {
+            Failure::NotFound(_) => {
+                finding(WHAT, State::Bad, format!("{name} is not installed")).fixed_by(install)
+            }
+            // Who sees webhooks and no definitions sees enough.
+            Failure::Forbidden(_) => {
+                let listed = connection.api::<OutboundWebhook>().list(&ListParams::default().limit(1)).await;
+                match listed.map_err(Failure::from) {
+                    Ok(_) => {
+                        finding(WHAT, State::Good, format!("{name} is served; you may not see its version"))
+                    }
+                    Err(Failure::NotFound(_)) => {
+                        finding(WHAT, State::Bad, format!("{name} is not installed")).fixed_by(install)
+                    }
+                    Err(failure) => unseen(WHAT, &failure),
+                }
+            }
+            failure => unseen(WHAT, &failure),
+        },
+    }
+}
+
+async fn installation(connection: &Connection, installed_in: &str) -> Finding {
+    const WHAT: &str = "Installation";
+    let pods: Api<Pod> = Api::namespaced(connection.client.clone(), installed_in);
+    let found = match pods.list(&ListParams::default().labels(SELECTOR)).await {
+        Ok(found) => found.items,
+        Err(error) => return unseen(WHAT, &error.into()),
+    };
+    if found.is_empty() {
+        return finding(WHAT, State::Bad, format!("no Pod of Postrider in namespace {installed_in}"))
+            .fixed_by("name its namespace with --installed-in, or install it: helm install postrider charts/postrider -n postrider --create-namespace");
+    }
+    for pod in &found {
+        let name = pod.name_any();
+        let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+        let waiting: Vec<_> = statuses
+            .into_iter()
+            .flatten()
+            .filter(|status| !status.ready)
+            .map(|status| status.name.clone())
+            .collect();
+        let phase = pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();
+        if phase != "Running" || !waiting.is_empty() {
+            let seen = format!("Pod {name} is {phase}; not ready: {}", waiting.join(", "));
+            return finding(WHAT, State::Bad, seen)
+                .fixed_by(format!("kubectl -n {installed_in} describe pod {name}"));
+        }
+    }
+    finding(WHAT, State::Good, format!("{} in namespace {installed_in} runs", found[0].name_any()))
+}
+
+/// Whether a controller works.
+async fn leader(connection: &Connection, installed_in: &str) -> Finding {
+    const WHAT: &str = "Controller";
+    let leases: Api<Lease> = Api::namespaced(connection.client.clone(), installed_in);
+    let lease = match leases.get_opt(LEASE).await {
+        Ok(lease) => lease,
+        Err(error) => return unseen(WHAT, &error.into()),
+    };
+    let logs = format!("kubectl -n {installed_in} logs -l {SELECTOR} -c controller --tail 20");
+    let spec = lease.and_then(|lease| lease.spec);
+    let Some(spec) =
+        spec.filter(|spec| spec.holder_identity.as_ref().is_some_and(|holder| !holder.is_empty()))
+    else {
+        // One that runs by hand has none.
+        return finding(
+            WHAT,
+            State::Warning,
+            format!("nobody holds the Lease {LEASE} in namespace {installed_in}"),
+        )
+        .fixed_by(logs);
+    };
+    let holder = spec.holder_identity.unwrap_or_default();
+    let silent = spec.renew_time.map(|renewed| Timestamp::now().duration_since(renewed.0));
+    let bound = Duration::from_secs(limits::LEASE_SECONDS) + limits::PLUGIN_CLOCK_SKEW.0;
+    match silent {
+        Some(silent) if !silent.is_negative() && silent.unsigned_abs() > bound => {
+            finding(WHAT, State::Bad, format!("{holder} has been silent for {}", rough(silent)))
+                .fixed_by(logs)
+        }
+        Some(silent) if silent.is_negative() && silent.unsigned_abs() > limits::PLUGIN_CLOCK_SKEW.1 => {
+            finding(
+                WHAT,
+                State::Bad,
+                format!("the clock of {holder} is {} ahead of this machine's", rough(-silent)),
+            )
+            .fixed_by("let the node keep its time by NTP")
+        }
+        _ => finding(WHAT, State::Good, format!("{holder} leads")),
+    }
+}
+
+/// What each command takes; what is missing is missing for these.
+async fn rights(connection: &Connection, installed_in: &str) -> Finding {
+    const WHAT: &str = "Your rights";
+    let namespace = connection.namespace.as_str();
+    let webhook = |verb, subresource| Right { verb, subresource }.on(namespace, None);
+    let core = |namespace: &str, verb: &str, resource: &str, subresource: Option<&str>| ResourceAttributes {
+        group: Some(String::new()),
+        namespace: Some(namespace.to_owned()),
+        verb: Some(verb.to_owned()),
+        resource: Some(resource.to_owned()),
+        subresource: subresource.map(str::to_owned),
+        ..ResourceAttributes::default()
+    };
+    let needed = [
+        ("status, list, pending", webhook("list", "")),
+        ("to follow what happens", webhook("watch", "")),
+        ("test, promote, pause, resume, rotate", webhook("patch", "")),
+        ("rotate", core(namespace, "create", "secrets", None)),
+        ("certificate", core(namespace, "get", "configmaps", None)),
+        ("send", webhook("create", "events")),
+        ("dead", webhook("get", "deadletters")),
+        ("send, dead", core(installed_in, "create", "pods", Some("portforward"))),
+        ("send, dead", core(namespace, "create", "serviceaccounts", Some("token"))),
+    ];
+    let mut missing = Vec::new();
+    for (command, right) in needed {
+        let words = format!(
+            "{} {}{}{} ({command})",
+            right.verb.as_deref().unwrap_or_default(),
+            right.resource.as_deref().unwrap_or_default(),
+            right.subresource.as_ref().map_or_else(String::new, |subresource| format!("/{subresource}")),
+            if right.namespace.as_deref() == Some(namespace) {
+                String::new()
+            } else {
+                format!(" in {installed_in}")
+            },
+        );
+        match connection.may(right).await {
+            Ok(true) => {}
+            Ok(false) => missing.push(words),
+            Err(failure) => return unseen(WHAT, &failure),
+        }
+    }
+    if missing.is_empty() {
+        return finding(WHAT, State::Good, format!("enough for every command in namespace {namespace}"));
+    }
+    let user = who_am_i(connection).await.unwrap_or_default();
+    let (option, subject) = match user.strip_prefix("system:serviceaccount:") {
+        Some(account) => ("--serviceaccount", account.to_owned()),
+        None => ("--user", user.clone()),
+    };
+    let binding = [
+        "kubectl",
+        "-n",
+        namespace,
+        "create",
+        "rolebinding",
+        "postrider-operator",
+        "--clusterrole",
+        "edit",
+        option,
+        &subject,
+    ];
+    let fix = shlex::try_join(binding).unwrap_or_default();
+    finding(WHAT, State::Warning, format!("you may not: {}", missing.join("; "))).fixed_by(fix)
+}
+
+/// The gate of the namespace, and its webhooks.
+async fn webhooks(connection: &Connection) -> Vec<Finding> {
+    let all = match connection.webhooks(false).await {
+        Ok(all) => all,
+        Err(failure) => return vec![unseen("Webhooks", &failure)],
+    };
+    vec![gate(connection, &all).await, seen(connection, &all), ready(connection, &all)]
+}
+
+async fn gate(connection: &Connection, all: &[OutboundWebhook]) -> Finding {
+    const WHAT: &str = "mTLS gate";
+    let namespace = &connection.namespace;
+    let fix = format!("kubectl label namespace {namespace} {MTLS_LABEL}={ENABLED}");
+    let refused = all.iter().filter_map(|webhook| webhook.condition(ConditionType::Ready));
+    let refused = refused.filter(|ready| ready.reason == Reason::MtlsNotEnabled.as_str()).count();
+    if refused > 0 {
+        let seen = format!("mTLS is off for namespace {namespace}, and {refused} webhooks ask for it");
+        return finding(WHAT, State::Bad, seen).fixed_by(fix);
+    }
+    let namespaces: Api<Namespace> = Api::all(connection.client.clone());
+    match namespaces.get_metadata(namespace).await {
+        Ok(there) if there.labels().get(MTLS_LABEL).is_some_and(|value| value == ENABLED) => {
+            finding(WHAT, State::Good, format!("mTLS is enabled for namespace {namespace}"))
+        }
+        // A controller with Always asks nobody.
+        Ok(_) if all.iter().any(|webhook| webhook.spec.mtls.is_some()) => {
+            finding(WHAT, State::Good, "mTLS needs no label here")
+        }
+        Ok(_) => finding(WHAT, State::Warning, format!("namespace {namespace} is not labelled for mTLS"))
+            .fixed_by(fix),
+        Err(error) => unseen(WHAT, &error.into()),
+    }
+}
+
+fn seen(connection: &Connection, all: &[OutboundWebhook]) -> Finding {
+    const WHAT: &str = "Reconciled";
+    let unseen: Vec<_> =
+        all.iter().filter(|webhook| !is_observed(webhook)).map(ResourceExt::name_any).collect();
+    if unseen.is_empty() {
+        return finding(WHAT, State::Good, format!("{} webhooks, all as they are written now", all.len()));
+    }
+    let seen = format!("no controller has looked at {} as they are now", unseen.join(", "));
+    let namespace = &connection.namespace;
+    finding(WHAT, State::Bad, seen).fixed_by(format!(
+        "does the controller run, and does it serve {namespace}? kubectl get leases -A --field-selector metadata.name={LEASE}"
+    ))
+}
+
+fn ready(connection: &Connection, all: &[OutboundWebhook]) -> Finding {
+    const WHAT: &str = "Ready";
+    let not_ready: Vec<_> = all
+        .iter()
+        .filter_map(|webhook| {
+            let ready = webhook.condition(ConditionType::Ready).filter(|ready| ready.status != "True")?;
+            Some((webhook.name_any(), ready.reason.clone()))
+        })
+        .collect();
+    let Some((first, _)) = not_ready.first() else {
+        return finding(WHAT, State::Good, "all webhooks send");
+    };
+    let deliberate = not_ready.iter().all(|(_, reason)| reason == Reason::Suspended.as_str());
+    let state = if deliberate { State::Warning } else { State::Bad };
+    let names: Vec<_> = not_ready.iter().map(|(name, reason)| format!("{name} ({reason})")).collect();
+    finding(WHAT, state, format!("nothing is sent for {}", names.join(", ")))
+        .fixed_by(connection.command(&format!("status {first}")))
+}

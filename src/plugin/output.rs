@@ -1,0 +1,430 @@
+//! How a command looks: for people in words and columns, for programs in JSON, YAML or names.
+//!
+//! What a command was asked for goes to standard output, what it tells on the way to standard error. Colours are
+//! written always, and taken out again where they do not belong: not a terminal, or NO_COLOR.
+
+use std::{
+    fmt::Write as _,
+    io::{self, IsTerminal as _},
+    time::Duration,
+};
+
+use anstyle::{AnsiColor, Style};
+use clap::ValueEnum;
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+use textwrap::Options;
+use unicode_width::UnicodeWidthStr as _;
+
+use super::failure::Failure;
+use crate::{
+    api::v1alpha1::CertificateStatus,
+    ingest::access::{GROUP, RESOURCE},
+    limits,
+};
+
+/// How to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// One JSON document
+    Json,
+    /// The same as YAML
+    Yaml,
+    /// With more columns, and full fingerprints
+    Wide,
+    /// Names alone, as kubectl takes them
+    Name,
+}
+
+/// Where a command says what came of it.
+#[derive(Clone, Copy)]
+pub(super) struct Output {
+    format: Option<Format>,
+}
+
+impl Output {
+    pub(super) fn new(format: Option<Format>) -> Self {
+        Self { format }
+    }
+
+    pub(super) fn is_wide(self) -> bool {
+        self.format == Some(Format::Wide)
+    }
+
+    pub(super) fn is_for_programs(self) -> bool {
+        !matches!(self.format, None | Some(Format::Wide))
+    }
+
+    /// Prints the one that is asked for.
+    pub(super) fn print<'a>(
+        self,
+        value: &impl Serialize,
+        names: impl IntoIterator<Item = &'a str>,
+        text: impl FnOnce() -> String,
+    ) -> Result<(), Failure> {
+        let unwritable =
+            |error: &dyn std::fmt::Display| Failure::Tried(format!("cannot be written: {error}"));
+        let text = match self.format {
+            Some(Format::Json) => {
+                serde_json::to_string_pretty(value).map_err(|error| unwritable(&error))? + "\n"
+            }
+            Some(Format::Yaml) => serde_saphyr::to_string(value).map_err(|error| unwritable(&error))?,
+            Some(Format::Name) => {
+                let lines = names.into_iter().map(|name| format!("{}.{GROUP}/{name}\n", singular()));
+                lines.collect()
+            }
+            None | Some(Format::Wide) => text(),
+        };
+        write(&text)
+    }
+}
+
+/// Writes to standard output. Whoever reads no further, such as `head`, has what they wanted.
+pub(super) fn write(text: &str) -> Result<(), Failure> {
+    match io::Write::write_all(&mut anstream::stdout(), text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::Tried(format!("cannot write: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn singular() -> &'static str {
+    RESOURCE.strip_suffix('s').unwrap_or(RESOURCE)
+}
+
+// --- Colours and marks ---
+
+fn styled(text: &str, style: Style) -> String {
+    format!("{style}{text}{style:#}")
+}
+
+fn coloured(text: &str, colour: AnsiColor) -> String {
+    styled(text, Style::new().fg_color(Some(colour.into())))
+}
+
+pub(super) fn good(text: &str) -> String {
+    coloured(text, AnsiColor::Green)
+}
+
+pub(super) fn warning(text: &str) -> String {
+    coloured(text, AnsiColor::Yellow)
+}
+
+pub(super) fn bad(text: &str) -> String {
+    coloured(text, AnsiColor::Red)
+}
+
+pub(super) fn bold(text: &str) -> String {
+    styled(text, Style::new().bold())
+}
+
+pub(super) fn dim(text: &str) -> String {
+    styled(text, Style::new().dimmed())
+}
+
+/// The message of a failure.
+pub(super) fn failure(message: &str) -> String {
+    format!("{} {message}", bad("error:"))
+}
+
+/// How something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum State {
+    /// As it should be.
+    Good,
+    /// It is not known, or was not tried.
+    Unknown,
+    /// It deserves a look.
+    Warning,
+    /// It has to be mended.
+    Bad,
+}
+
+impl State {
+    pub(super) fn of(good: bool) -> Self {
+        if good { Self::Good } else { Self::Bad }
+    }
+
+    pub(super) fn mark(self) -> String {
+        match self {
+            Self::Good => good("✓"),
+            Self::Unknown => dim("–"),
+            Self::Warning => warning("!"),
+            Self::Bad => bad("✗"),
+        }
+    }
+
+    pub(super) fn paint(self, text: &str) -> String {
+        match self {
+            Self::Good => good(text),
+            Self::Unknown => text.to_owned(),
+            Self::Warning => warning(text),
+            Self::Bad => bad(text),
+        }
+    }
+}
+
+// --- Layout ---
+
+/// Width of the terminal, or of a page where there is none.
+fn columns() -> usize {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok().map(|size| usize::from(size.ws_col));
+    size.filter(|columns| *columns > 0).unwrap_or(limits::PLUGIN_COLUMNS)
+}
+
+/// What is left of text that does not fit.
+fn cut(text: &str, width: usize) -> String {
+    if text.width() <= width {
+        return text.to_owned();
+    }
+    let mut kept = String::new();
+    for char in text.chars() {
+        if kept.width() + char.to_string().width() + 1 > width {
+            break;
+        }
+        kept.push(char);
+    }
+    kept + "…"
+}
+
+/// A label and what is to be said of it, over as many lines as it takes.
+pub(super) fn field(label: &str, text: &str) -> String {
+    const LABEL: usize = 12;
+    let first = format!("  {label:<LABEL$}");
+    let next = " ".repeat(2 + LABEL);
+    paragraph(text, &first, &next)
+}
+
+/// Text that is broken between words; commands of more than a line stay whole, to be copied.
+pub(super) fn paragraph(text: &str, first: &str, next: &str) -> String {
+    let options = Options::new(columns())
+        .initial_indent(first)
+        .subsequent_indent(next)
+        .break_words(false)
+        .word_splitter(textwrap::WordSplitter::NoHyphenation);
+    textwrap::fill(text, options) + "\n"
+}
+
+/// A cell of a table.
+pub(super) struct Cell {
+    text: String,
+    state: State,
+}
+
+pub(super) fn cell(text: impl Into<String>) -> Cell {
+    Cell { text: text.into(), state: State::Unknown }
+}
+
+pub(super) fn cell_in(state: State, text: impl Into<String>) -> Cell {
+    Cell { text: text.into(), state }
+}
+
+/// Columns under a head, as kubectl has them. Where a terminal is too narrow, the column `cut_at` is cut, if one is.
+pub(super) fn table(head: &[&str], cut_at: Option<usize>, rows: &[Vec<Cell>]) -> String {
+    const GAP: usize = 3;
+    let of_column = |column: usize| rows.iter().filter_map(move |row| row.get(column));
+    let mut widths: Vec<_> = head
+        .iter()
+        .enumerate()
+        .map(|(column, head)| {
+            of_column(column).map(|cell| cell.text.width()).max().unwrap_or(0).max(head.width())
+        })
+        .collect();
+    if let Some(column) = cut_at.filter(|_| io::stdout().is_terminal()) {
+        let over = (widths.iter().sum::<usize>() + GAP * (head.len() - 1)).saturating_sub(columns());
+        if let (Some(width), Some(head)) = (widths.get_mut(column), head.get(column)) {
+            *width = width.saturating_sub(over).max(head.width());
+        }
+    }
+    let mut text = String::new();
+    let mut line = |cells: Vec<(String, State)>| {
+        let last = cells.len() - 1;
+        for (column, (cell, state)) in cells.into_iter().enumerate() {
+            let cell = cut(&cell, widths[column]);
+            let pad = if column == last { 0 } else { widths[column] - cell.width() + GAP };
+            let _ = write!(text, "{}{:pad$}", state.paint(&cell), "");
+        }
+        text.push('\n');
+    };
+    line(head.iter().map(|head| ((*head).to_owned(), State::Unknown)).collect());
+    for row in rows {
+        line(row.iter().map(|cell| (cell.text.clone(), cell.state)).collect());
+    }
+    text
+}
+
+// --- Times ---
+
+/// Whole days that a certificate is valid yet; less than none once it has expired.
+pub(super) fn days_left(till: Timestamp, now: Timestamp) -> i64 {
+    (till.as_second() - now.as_second()).div_euclid(24 * 3600)
+}
+
+/// The same for a person.
+pub(super) fn left(till: Timestamp, now: Timestamp) -> String {
+    if now > till { "expired".to_owned() } else { format!("{} left", rough(till.duration_since(now))) }
+}
+
+/// How long ago something was.
+pub(super) fn ago(then: Timestamp, now: Timestamp) -> String {
+    let since = now.duration_since(then);
+    if since.as_secs() < 1 { "now".to_owned() } else { format!("{} ago", rough(since)) }
+}
+
+/// A duration to the largest unit that says enough.
+pub(super) fn rough(duration: SignedDuration) -> String {
+    let seconds = duration.as_secs().max(0);
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+/// How urgent the end of a certificate is.
+pub(super) fn urgency(certificate: &CertificateStatus, now: Timestamp) -> State {
+    let (from, till) = (certificate.valid_from.0, certificate.valid_till.0);
+    if now > till || now < from {
+        State::Bad
+    } else if now >= crate::rotation::expires_soon_between(from, till) {
+        State::Warning
+    } else {
+        State::Good
+    }
+}
+
+/// What is left of a certificate's life, as a bar.
+pub(super) fn bar(certificate: &CertificateStatus, now: Timestamp) -> String {
+    const WIDTH: i64 = 20;
+    let (from, till) = (certificate.valid_from.0.as_second(), certificate.valid_till.0.as_second());
+    let (life, left) = ((till - from).max(1), (till - now.as_second()).clamp(0, (till - from).max(1)));
+    let full = usize::try_from((left * WIDTH + life - 1) / life).unwrap_or_default();
+    let empty = usize::try_from(WIDTH).unwrap_or_default() - full;
+    format!("{}{}", urgency(certificate, now).paint(&"█".repeat(full)), dim(&"░".repeat(empty)))
+}
+
+// --- What is told on the way ---
+
+/// What is told while something is under way: what has happened stays, and in a terminal the last line says what is
+/// waited for.
+pub(super) struct Progress {
+    terminal: bool,
+    waiting: Option<String>,
+    since: std::time::Instant,
+}
+
+impl Progress {
+    pub(super) fn new() -> Self {
+        Self { terminal: io::stderr().is_terminal(), waiting: None, since: std::time::Instant::now() }
+    }
+
+    /// Something has happened.
+    pub(super) fn say(&mut self, state: State, text: &str) {
+        self.clear();
+        anstream::eprint!("{}", paragraph(text, &format!("{} ", state.mark()), "  "));
+        self.draw();
+    }
+
+    /// What is waited for from now on.
+    pub(super) fn wait_for(&mut self, what: &str) {
+        if self.waiting.as_deref() == Some(what) {
+            return;
+        }
+        self.clear();
+        if !self.terminal {
+            anstream::eprintln!("  waits for {what}");
+        }
+        self.waiting = Some(what.to_owned());
+        self.since = std::time::Instant::now();
+        self.draw();
+    }
+
+    /// Time has passed.
+    pub(super) fn tick(&self) {
+        self.draw();
+    }
+
+    fn draw(&self) {
+        if let Some(waiting) = self.waiting.as_ref().filter(|_| self.terminal) {
+            let since = SignedDuration::try_from(self.since.elapsed()).unwrap_or_default();
+            let line = cut(&format!("  waits for {waiting} ({})", rough(since)), columns() - 1);
+            anstream::eprint!("\r\x1b[2K{}", dim(&line));
+        }
+    }
+
+    fn clear(&self) {
+        if self.terminal && self.waiting.is_some() {
+            anstream::eprint!("\r\x1b[2K");
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+/// A duration that a person may give: `90s`, `10m`, `30d`.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let whole: SignedDuration = match text.strip_suffix('d').map(str::parse::<i64>) {
+        Some(Ok(days)) => {
+            SignedDuration::try_from_hours(days.saturating_mul(24)).ok_or("that is too long")?
+        }
+        _ => text.parse().map_err(|error: jiff::Error| format!("{error}; such as 90s, 10m, 12h or 30d"))?,
+    };
+    Duration::try_from(whole).map_err(|_| "it has to be positive".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_of_people_are_read() {
+        assert_eq!(duration("30d").unwrap(), Duration::from_hours(720));
+        assert_eq!(duration("90s").unwrap(), Duration::from_secs(90));
+        assert_eq!(duration("10m").unwrap(), Duration::from_mins(10));
+        for wrong in ["", "soon", "-1d", "-5s", "99999999999999999d"] {
+            duration(wrong).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_cut() {
+        assert_eq!(cut("CN=orders", 9), "CN=orders");
+        assert_eq!(cut("CN=orders", 6), "CN=or…");
+        assert_eq!(cut("日本語", 5), "日本…");
+    }
+
+    #[test]
+    fn a_bar_is_full_at_the_start_and_empty_at_the_end() {
+        let time = |second| {
+            k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::from_second(second).unwrap())
+        };
+        let certificate = CertificateStatus {
+            identifier: String::new(),
+            valid_till: time(1_000_000),
+            valid_from: time(0),
+            serial_number: String::new(),
+            issuer: String::new(),
+            fingerprint_sha256: String::new(),
+            alias: None,
+            key_algorithm: String::new(),
+            chain_length: 1,
+            source: None,
+            warnings: Vec::new(),
+        };
+        let bar = |second| {
+            let bar = bar(&certificate, Timestamp::from_second(second).unwrap());
+            (bar.matches('█').count(), bar.matches('░').count())
+        };
+        assert_eq!(
+            [0, 500_000, 999_999, 1_000_000, 2_000_000].map(bar),
+            [(20, 0), (10, 10), (1, 19), (0, 20), (0, 20)]
+        );
+    }
+}

@@ -1,0 +1,175 @@
+//! `status`: all of a webhook on one screen.
+
+use clap::Args;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::ResourceExt as _;
+use serde_json::{Value, json};
+
+use super::{
+    advice::{Advice, advice},
+    cluster::Connection,
+    failure::Failure,
+    output::{Output, State, ago, bar, bold, days_left, dim, field, left, urgency},
+    test,
+};
+use crate::api::v1alpha1::{
+    CertificateStatus, ConditionType, DeliveryStatus, MutualTlsStatus, OutboundWebhook,
+    OutboundWebhookStatus, TestStatus,
+};
+
+#[derive(Args)]
+pub(super) struct Show {
+    /// The webhook
+    name: String,
+}
+
+impl Show {
+    pub(super) async fn run(&self, connection: &Connection, output: Output) -> Result<(), Failure> {
+        let webhook = connection.webhook(&self.name).await?;
+        let now = Timestamp::now();
+        output.print(&value(&webhook, now), [self.name.as_str()], || text(&webhook, output, now))?;
+        let ready = webhook.condition(ConditionType::Ready);
+        if ready.is_some_and(|ready| ready.status == "True") { Ok(()) } else { Err(Failure::No) }
+    }
+}
+
+/// A condition, for a program.
+pub(super) fn condition_json(condition: Option<&Condition>) -> Value {
+    condition.map_or(Value::Null, |Condition { status, reason, message, .. }| {
+        json!({ "status": status, "reason": reason, "message": message })
+    })
+}
+
+/// The slots, in the order in which they are told.
+fn slots(mtls: &MutualTlsStatus) -> impl Iterator<Item = (&'static str, &CertificateStatus)> {
+    let all = [("Active", &mtls.active), ("New", &mtls.new), ("Previous", &mtls.previous)];
+    all.into_iter().filter_map(|(slot, certificate)| Some((slot, certificate.as_ref()?)))
+}
+
+fn value(webhook: &OutboundWebhook, now: Timestamp) -> Value {
+    let status = webhook.status.clone().unwrap_or_default();
+    let mtls = status.mtls.unwrap_or_default();
+    let days: serde_json::Map<_, _> = slots(&mtls)
+        .map(|(slot, certificate)| (slot.to_lowercase(), days_left(certificate.valid_till.0, now).into()))
+        .collect();
+    let conditions: serde_json::Map<_, _> = status
+        .conditions
+        .iter()
+        .map(|condition| (condition.type_.clone(), condition_json(Some(condition))))
+        .collect();
+    json!({
+        "namespace": webhook.namespace(),
+        "name": webhook.name_any(),
+        "url": webhook.spec.endpoint.url,
+        "conditions": conditions,
+        "certificates": mtls,
+        "daysLeft": days,
+        "test": status.test,
+        "delivery": status.delivery,
+        "next": advice(webhook),
+    })
+}
+
+fn text(webhook: &OutboundWebhook, output: Output, now: Timestamp) -> String {
+    let status = webhook.status.clone().unwrap_or_default();
+    let ready = webhook.condition(ConditionType::Ready);
+    let state = ready.map_or(State::Unknown, |ready| State::of(ready.status == "True"));
+    let title = format!("{}/{}", webhook.namespace().unwrap_or_default(), webhook.name_any());
+    let reason = state.paint(ready.map_or("not reconciled yet", |ready| &ready.reason));
+    let mut text = format!("{} {}  {reason}\n", state.mark(), bold(&title));
+    text += &field("Endpoint", &webhook.spec.endpoint.url);
+    if let Some(ready) = ready {
+        text += &field("Ready", &ready.message);
+    }
+    text += &certificates(webhook, &status, output, now);
+    text += &tests(&status, now);
+    if let Some(delivery) = &status.delivery {
+        text += &deliveries(delivery, now);
+    }
+    text + &next(webhook)
+}
+
+fn certificates(
+    webhook: &OutboundWebhook,
+    status: &OutboundWebhookStatus,
+    output: Output,
+    now: Timestamp,
+) -> String {
+    if webhook.spec.mtls.is_none() {
+        return format!("\n{}", field("Certificate", "none is asked for: plain HTTPS"));
+    }
+    let Some(mtls) = &status.mtls else {
+        return format!("\n{}", field("Certificate", "none is there"));
+    };
+    let one = |(slot, certificate): (&str, &CertificateStatus)| {
+        let till = certificate.valid_till.0;
+        let mut text = format!("\n{}", field(slot, &certificate.identifier));
+        let remaining = urgency(certificate, now).paint(&left(till, now));
+        text += &field(
+            "",
+            &format!("{}  {remaining}, till {}", bar(certificate, now), till.strftime("%Y-%m-%d %H:%M UTC")),
+        );
+        let source = certificate.source.as_ref().map(|source| format!(", Secret {}", source.secret));
+        let CertificateStatus { key_algorithm, chain_length, .. } = certificate;
+        let facts = format!("{key_algorithm}, chain of {chain_length}{}", source.unwrap_or_default());
+        text += &field("", &dim(&facts));
+        if output.is_wide() {
+            text += &field("", &dim(&format!("SHA-256 {}", certificate.fingerprint_sha256)));
+            text += &field("", &dim(&format!("issued by {}", certificate.issuer)));
+        }
+        for warning in &certificate.warnings {
+            text += &field("", &State::Warning.paint(&format!("{}: {}", warning.reason, warning.message)));
+        }
+        text
+    };
+    slots(mtls).map(one).collect()
+}
+
+fn tests(status: &OutboundWebhookStatus, now: Timestamp) -> String {
+    let tests = status.test.clone().unwrap_or_default();
+    let one = |(slot, result): (&str, Option<TestStatus>)| {
+        let result = result?;
+        let state = test::state(&result);
+        let told =
+            format!("{} {slot}: {}, {}", state.mark(), state.paint(&result.reason), ago(result.time.0, now));
+        let label = if slot == "New" && tests.active.is_some() { "" } else { "Last test" };
+        Some(field(label, &told))
+    };
+    let all: String =
+        [("Active", tests.active.clone()), ("New", tests.new.clone())].into_iter().filter_map(one).collect();
+    if all.is_empty() { format!("\n{}", field("Last test", "none yet")) } else { format!("\n{all}") }
+}
+
+fn deliveries(delivery: &DeliveryStatus, now: Timestamp) -> String {
+    let DeliveryStatus { pending, delivered, dead, last_success, last_failure, client_certificate_refused } =
+        delivery;
+    let gone = if *dead > 0 { State::Warning } else { State::Unknown };
+    let last = last_success.as_ref().map_or_else(|| "never".to_owned(), |last| ago(last.0, now));
+    let dead = gone.paint(&format!("{dead} dead"));
+    let mut text =
+        field("Queue", &format!("{pending} pending, {delivered} delivered, {dead}; last delivery {last}"));
+    if let Some(failure) = last_failure {
+        let when = ago(failure.time.0, now);
+        text += &field(
+            "Last failure",
+            &format!("{when}, {}: {}: {}", failure.layer, failure.reason, failure.message),
+        );
+    }
+    if let Some(refusal) = client_certificate_refused {
+        text += &field("Refused", &format!("{}, {}", ago(refusal.time.0, now), refusal.message));
+    }
+    text
+}
+
+fn next(webhook: &OutboundWebhook) -> String {
+    let all = advice(webhook);
+    if all.is_empty() {
+        return format!("\n{}", field("Next", "nothing to do"));
+    }
+    let one = |(number, advice): (usize, &Advice)| {
+        let command = advice.command.as_ref().map(|command| format!("{:14}{}\n", "", bold(command)));
+        field(if number == 0 { "Next" } else { "" }, &advice.message) + &command.unwrap_or_default()
+    };
+    format!("\n{}", all.iter().enumerate().map(one).collect::<String>())
+}
