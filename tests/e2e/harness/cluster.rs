@@ -138,13 +138,11 @@ impl Cluster {
 
     /// Runs a line as a person types it, to whom this cluster is the current one.
     pub(crate) async fn typed(&self, line: &str) -> Output {
-        let kubectl = format!(
-            "kubectl() {{ {} --cache-dir {} \"$@\"; }}\n{line}",
-            self.kubectl.display(),
-            directory::of_run().join("kubectl-cache").display()
-        );
+        let kubectl = format!("kubectl() {{ {} \"$@\"; }}\n{line}", self.kubectl.display());
         let kubeconfig = format!("KUBECONFIG={}", self.kubeconfig.display());
-        Tool::new("env").args([&kubeconfig, "sh", "-euc", &kubectl]).run().await
+        // Not the person's cache: another cluster may have had this port.
+        let cache = format!("KUBECACHEDIR={}", directory::of_run().join("kubectl-cache").display());
+        Tool::new("env").args([&kubeconfig, &cache, "sh", "-euc", &kubectl]).run().await
     }
 
     /// Runs kubectl with this on its standard input.
