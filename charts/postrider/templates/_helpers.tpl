@@ -159,3 +159,11 @@ subjects:
   name: {{ include "postrider.serviceAccountName" . }}
   namespace: {{ .Release.Namespace }}
 {{- end }}
+
+{{/* Labels of an alert. */}}
+{{- define "postrider.alertLabels" -}}
+severity: {{ .severity }}
+{{- with .root.Values.metrics.prometheusRule.alertLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
