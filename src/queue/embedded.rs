@@ -39,7 +39,7 @@ use crate::{
 use books::Books;
 use reader::{Claimed, Read, Reader, WantedClaim};
 use seen::Seen;
-use volume::Volume;
+use volume::{Size, Volume};
 use work::{Change, GiveUp, Outcome, Room};
 use writer::{Write, Writer};
 
@@ -84,7 +84,7 @@ impl Embedded {
         let seen = Seen::read(&connection)?;
         let volume = Volume::of(path.clone());
         let metrics = Metrics::new(directory.to_owned(), room.file_bytes);
-        metrics.uses(work::used_and_whole(&connection)?.0);
+        metrics.uses(Size::read(&connection, &volume)?.used);
         let mut threads = Writer::new(
             connection,
             Arc::clone(&books),

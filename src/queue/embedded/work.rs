@@ -1,18 +1,19 @@
 //! One transaction: the changes that share a commit, and what they come to.
 
+mod dead;
+
 use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension as _, Transaction, named_params};
+use rusqlite::{OptionalExtension as _, Transaction, named_params};
 use uuid::Uuid;
 
 use super::{
     super::{Amount, Counts, Expired, Filter, QueueError, Sequence, Settlement},
     Books,
     books::Webhook,
-    reader::time,
     seen::{self, Seen},
-    volume::Volume,
+    volume::{PAGE_BYTES, Size, Volume},
 };
 use crate::{
     event::{Event, SenderKey, WebhookKey},
@@ -166,47 +167,12 @@ pub(super) struct Committed {
     pub(super) log_pages: i64,
 }
 
-/// Of the file as the transaction began, bytes.
-#[derive(Clone, Copy)]
-struct Size {
-    /// Without the pages that are free, which are used again.
-    used: i64,
-    whole: i64,
-    /// On its volume.
-    spare: i64,
-}
-
-impl Size {
-    fn read(transaction: &Transaction<'_>, volume: &Volume) -> Result<Self, QueueError> {
-        let (used, whole) = used_and_whole(transaction)?;
-        Ok(Self { used, whole, spare: volume.spare_bytes(whole) })
-    }
-
-    /// Whether so much more can be written to the log, and moved to the file from there.
-    fn has_room_for(self, log_bytes: i64) -> bool {
-        let growth = self.used.saturating_add(log_bytes).saturating_sub(self.whole).max(0);
-        // What fits into pages that have become free may use half of it: otherwise those would never be used again.
-        let kept = if growth > 0 { limits::VOLUME_KEPT_BYTES } else { limits::VOLUME_KEPT_BYTES / 2 };
-        log_bytes.saturating_add(growth).saturating_add(kept) <= self.spare
-    }
-}
-
-/// What of the file is used, and all of it, bytes.
-pub(super) fn used_and_whole(connection: &Connection) -> Result<(i64, i64), QueueError> {
-    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    let (pages, free) = (pragma("page_count")?, pragma("freelist_count")?);
-    Ok(((pages - free) * PAGE_BYTES, pages * PAGE_BYTES))
-}
-
 /// A row that was changed: its size, its key, whether it was given up.
 struct Row {
     amount: Amount,
     key: Option<String>,
     dead: bool,
 }
-
-/// Of SQLite's files, if they are not told otherwise.
-const PAGE_BYTES: i64 = 4096;
 
 /// Estimate of what an event that comes adds to the log.
 fn pages(amount: Amount) -> i64 {
@@ -494,30 +460,6 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// Events that were given up stay until others of their webhook need the room.
-    fn drop_oldest_dead(&mut self, webhook: &WebhookKey) -> Result<(), QueueError> {
-        let room = self.room.dead;
-        while let Some(touched) = self.webhook(webhook)
-            && !touched.webhook.counts.dead.is_within(room)
-        {
-            let id = touched.webhook.id;
-            let dropped = self
-                .transaction
-                .prepare_cached(&format!(
-                    "DELETE FROM event WHERE sequence =
-                         (SELECT min(sequence) FROM event WHERE webhook = ?1 AND dead_ms IS NOT NULL) RETURNING {ROW}"
-                ))?
-                .query_row([id], row)
-                .optional()?;
-            let Some(dropped) = dropped else { break };
-            self.count(webhook, Counts { dead: dropped.amount.less(), ..Counts::default() });
-            if let Some(touched) = self.webhook(webhook) {
-                touched.dropped += 1;
-            }
-        }
-        Ok(())
-    }
-
     fn give_up(&mut self, wanted: &GiveUp) -> Result<u64, QueueError> {
         let GiveUp { webhook, taken_before, settlement, claimed } = wanted;
         let Some(id) = self.webhook(webhook).map(|touched| touched.webhook.id) else { return Ok(0) };
@@ -552,77 +494,6 @@ impl<'a> Work<'a> {
             .execute((id, now.as_millisecond()))?;
         self.log_pages += i64::try_from(brought).unwrap_or(i64::MAX);
         Ok(())
-    }
-
-    /// The dead letters that a filter takes, oldest first, a bounded number of them.
-    fn filtered(&self, webhook: i64, filter: &Filter) -> Result<Vec<Sequence>, QueueError> {
-        let mut statement = self.transaction.prepare_cached(
-            "SELECT sequence, id, dead_reason, dead_ms FROM event
-             WHERE webhook = ?1 AND dead_ms IS NOT NULL ORDER BY sequence",
-        )?;
-        let mut rows = statement.query([webhook])?;
-        let mut sequences = Vec::new();
-        while let Some(row) = rows.next()? {
-            let id = row.get::<_, [u8; 16]>(1).map(Uuid::from_bytes)?;
-            let reason = row.get::<_, Option<String>>(2)?.unwrap_or_default();
-            if filter.takes(id, &reason, time(row.get(3)?)) {
-                sequences.push(row.get(0)?);
-            }
-            if sequences.len() == limits::EXPIRED_AT_ONCE {
-                break;
-            }
-        }
-        Ok(sequences)
-    }
-
-    fn replay(&mut self, key: &WebhookKey, filter: &Filter, now: Timestamp) -> Result<u64, QueueError> {
-        let Some(id) = self.webhook(key).map(|touched| touched.webhook.id) else { return Ok(0) };
-        let room = self.room;
-        let mut replayed = 0;
-        for sequence in self.filtered(id, filter)? {
-            let amount: i64 = self
-                .transaction
-                .prepare_cached(
-                    "SELECT octet_length(attributes) + octet_length(body) FROM event WHERE sequence = ?1",
-                )?
-                .query_row([sequence], |row| row.get(0))?;
-            let amount = Amount::one(amount);
-            let mut in_all = self.pending;
-            in_all.add(amount);
-            let Some(touched) = self.webhook(key) else { break };
-            let mut after = touched.webhook.counts.pending;
-            after.add(amount);
-            if !after.is_within(room.pending) || !in_all.is_within(room.pending_in_all) {
-                break;
-            }
-            touched.woken = true;
-            touched.webhook.counts.add(Counts { pending: amount, dead: amount.less(), delivered: 0 });
-            self.pending = in_all;
-            // In a place of its own, behind what waits: its key may have gone on without it.
-            self.transaction
-                .prepare_cached(
-                    "INSERT INTO event (webhook, id, accepted_ms, due_ms, attributes, body, key, blocked)
-                     SELECT webhook, id, accepted_ms, ?2, attributes, body, key, key IS NOT NULL AND EXISTS
-                         (SELECT 1 FROM event AS earlier WHERE earlier.webhook = event.webhook
-                          AND earlier.key = event.key AND earlier.dead_ms IS NULL)
-                     FROM event WHERE sequence = ?1",
-                )?
-                .execute((sequence, now.as_millisecond()))?;
-            self.transaction.prepare_cached("DELETE FROM event WHERE sequence = ?1")?.execute([sequence])?;
-            self.log_pages += 6 + amount.bytes / PAGE_BYTES;
-            replayed += 1;
-        }
-        Ok(replayed)
-    }
-
-    fn remove_dead(&mut self, key: &WebhookKey, filter: &Filter) -> Result<u64, QueueError> {
-        let Some(id) = self.webhook(key).map(|touched| touched.webhook.id) else { return Ok(0) };
-        let mut removed = 0;
-        for sequence in self.filtered(id, filter)? {
-            self.remove(key, sequence)?;
-            removed += 1;
-        }
-        Ok(removed)
     }
 
     /// Removes an event, whatever its state.
