@@ -53,7 +53,10 @@ use crate::{
         reminders::{self, Reminder},
     },
     server::{self, BindError},
-    telemetry::health::Health,
+    telemetry::{
+        health::Health,
+        traces::{self, Span},
+    },
 };
 
 /// The name under which the controller owns fields.
@@ -83,6 +86,9 @@ pub struct Options {
     /// Whether it works only while it leads
     #[command(flatten)]
     pub leader: lease::Options,
+    /// Where spans go
+    #[command(flatten)]
+    pub traces: traces::Options,
 }
 
 /// Why the controller cannot run.
@@ -125,7 +131,7 @@ impl Problem {
 }
 
 /// Something that time mends: the reconcile is repeated.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, strum::IntoStaticStr, thiserror::Error)]
 enum Error {
     #[error("cannot {action} {object}: {source}")]
     Api { action: &'static str, object: String, source: kube::Error },
@@ -235,7 +241,10 @@ async fn reconcile(webhook: Arc<OutboundWebhook>, context: Arc<Context>) -> Resu
     let action = if webhook.metadata.deletion_timestamp.is_some() {
         Action::await_change()
     } else {
-        timeout(limits::RECONCILE, steps(&webhook, &context)).await.map_err(|_| Error::TimedOut)??
+        let mut span = Span::internal("reconcile", &key(&*webhook).unwrap_or_default());
+        let bounded = timeout(limits::RECONCILE, steps(&webhook, &context));
+        let result = bounded.await.map_err(|_| Error::TimedOut).flatten();
+        result.inspect_err(|error| span.failed(<&str>::from(error), &error.to_string()))?
     };
     context.forget(&key(&*webhook).unwrap_or_default());
     Ok(action)

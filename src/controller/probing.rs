@@ -28,7 +28,8 @@ use crate::{
     identity::{Identity, Slots, Trust},
     kubernetes::key,
     limits,
-    probe::{Endpoint, Request, probe},
+    probe::{Endpoint, Outcome, Request, probe},
+    telemetry::traces::Span,
 };
 
 /// What a test depends on beside the certificate.
@@ -206,7 +207,10 @@ impl<C: Clock + Clone> Tests<C> {
                     egress: &egress,
                 };
                 let presented = inputs.of(identity.as_deref());
+                let mut span = Span::client("test connection", None, &webhook_key, &inputs.url);
                 let outcome = probe(&endpoint, identity.as_deref()).await;
+                tell(&mut span, &outcome);
+                drop(span);
                 let ended_at = clock.now();
                 let fingerprint = identity.map(|identity| identity.facts().fingerprint_sha256.clone());
                 let status = test_status(&outcome, fingerprint.clone(), &presented, ended_at);
@@ -249,6 +253,16 @@ impl<C: Clock + Clone> Tests<C> {
 
     pub(super) fn forget(&self, webhook: &WebhookKey) {
         self.webhooks.lock().unwrap_or_else(PoisonError::into_inner).remove(webhook);
+    }
+}
+
+/// How a test ended.
+fn tell(span: &mut Span, outcome: &Outcome) {
+    if let Some(status) = outcome.http_status {
+        span.set("http.response.status_code", i64::from(status));
+    }
+    if !outcome.succeeded() {
+        span.failed(outcome.reason.as_str(), &outcome.message);
     }
 }
 

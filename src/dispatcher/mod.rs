@@ -40,6 +40,7 @@ use crate::{
     kubernetes, limits,
     queue::{Embedded, Expired, Queue as _, QueueError},
     server::{self, BindError},
+    telemetry::traces,
 };
 use certificate::Published;
 use health::Read;
@@ -68,6 +69,9 @@ pub struct Options {
     /// What may be dialled
     #[command(flatten)]
     pub egress: egress::Options,
+    /// Where spans go
+    #[command(flatten)]
+    pub traces: traces::Options,
 }
 
 /// Why the dispatcher cannot run.

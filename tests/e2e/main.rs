@@ -32,6 +32,7 @@ mod rights;
 mod rotation;
 mod scene;
 mod serving;
+mod traces;
 
 fn main() -> ExitCode {
     harness::chart::helm();
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         ingest_server::tests(),
         rotation::tests(),
         serving::tests(),
+        traces::tests(),
         pages::tests(),
         probe::tests(),
         probe_failures::tests(),
