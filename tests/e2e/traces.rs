@@ -116,7 +116,7 @@ async fn one_trace_leads_from_the_sender_to_the_receiver(cluster: Arc<Cluster>) 
             ("cloudevents.event_type", "order.paid"),
             ("postrider.webhook.namespace", scene.namespace.name()),
             ("postrider.webhook.name", "shop"),
-            ("error.type", if status == "200" { "" } else { "HttpStatus" }),
+            ("error.type", if status == "200" { "" } else { "HTTPStatus" }),
         ] {
             assert_eq!(attempt.attribute(name), value, "{name}");
         }

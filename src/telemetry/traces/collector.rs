@@ -77,7 +77,8 @@ impl HttpClient for Collector {
             let body = Limited::new(body, limits::COLLECTOR_ANSWER_BYTES).collect().await?.to_bytes();
             Ok::<_, HttpError>(Response::from_parts(head, body))
         };
-        let sent = self.runtime.spawn(timeout(limits::SPANS_EXPORT, exchange)).await;
+        // Made there as well: a timer outside of a runtime would panic.
+        let sent = self.runtime.spawn(async { timeout(limits::SPANS_EXPORT, exchange).await }).await;
         let result = match sent {
             Ok(Ok(result)) => result,
             Ok(Err(late)) => Err(late.into()),
