@@ -9,7 +9,6 @@ mod options;
 
 use std::{borrow::Cow, sync::OnceLock};
 
-use http::Method;
 use opentelemetry::{
     Context, KeyValue, Value,
     trace::{
@@ -123,19 +122,18 @@ impl Span {
         })
     }
 
-    /// What is done for a sender, in the trace that it says.
+    /// A POST of a sender, in the trace that it says.
     pub(crate) fn server(
         parent: Option<&TraceContext<'_>>,
-        method: &Method,
         route: &str,
         namespace: &str,
         webhook: Option<&str>,
     ) -> Self {
         Self::start(SpanKind::Server, parent, || {
             let mut attributes = of_webhook(namespace, webhook);
-            attributes.push(KeyValue::new("http.request.method", method.to_string()));
+            attributes.push(KeyValue::new("http.request.method", "POST"));
             attributes.push(KeyValue::new("http.route", route.to_owned()));
-            (format!("{method} {route}").into(), attributes)
+            (format!("POST {route}").into(), attributes)
         })
     }
 
