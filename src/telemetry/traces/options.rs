@@ -45,7 +45,9 @@ impl Options {
 }
 
 fn ratio(text: &str) -> Result<f64, &'static str> {
-    let ratio = text.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
+    // An empty variable is as none, here too.
+    let ratio = if text.is_empty() { Some(1.0) } else { text.parse().ok() };
+    let ratio = ratio.filter(|ratio| (0.0..=1.0).contains(ratio));
     ratio.ok_or("it is a number from 0 to 1")
 }
 
@@ -94,7 +96,7 @@ mod tests {
     #[test]
     fn a_ratio_is_a_part() {
         assert!((options(&[]).unwrap().trace_ratio - 1.0).abs() < f64::EPSILON);
-        for ratio in ["0", "0.25", "1"] {
+        for ratio in ["", "0", "0.25", "1"] {
             assert!(options(&["--trace-ratio", ratio]).is_ok(), "{ratio}");
         }
         for ratio in ["-1", "1.5", "NaN", "all"] {
