@@ -49,6 +49,12 @@ pub const EVENT_BYTES: usize = 1024 * 1024;
 pub const EVENT_ATTRIBUTE_BYTES: usize = 16 * 1024;
 /// Attributes of one event.
 pub const EVENT_ATTRIBUTES: usize = 64;
+/// A traceparent, bytes: what is known of it has 55, and a later version may add to them.
+pub const TRACEPARENT_BYTES: usize = 128;
+/// A tracestate, bytes: what everybody is to pass on. A longer one is not.
+pub const TRACESTATE_BYTES: usize = 512;
+/// Its members, as the recommendation has it.
+pub const TRACESTATE_MEMBERS: usize = 32;
 /// Events of one batch.
 pub const BATCH_EVENTS: usize = 1000;
 /// Events that one request for all webhooks of a namespace comes to.
@@ -426,6 +432,27 @@ pub const RECONCILE: Duration = Duration::from_mins(1);
 pub const SHUTDOWN: Duration = Duration::from_secs(25);
 /// Time for senders to come to an end, within that of [`SHUTDOWN`].
 pub const HTTP_DRAIN: Duration = Duration::from_secs(20);
+
+// --- Traces --------------------------------------------------------------------------------------
+
+/// Spans that wait to be exported; one more is dropped.
+pub const SPANS: usize = 4096;
+/// Spans of one request to the collector.
+pub const SPANS_BATCH: usize = 512;
+/// Between two exports, unless there is a whole batch before.
+pub const SPANS_PAUSE: Duration = Duration::from_secs(2);
+/// Time of one request to the collector, and of those that repeat it.
+pub const SPANS_EXPORT: Duration = Duration::from_secs(5);
+/// Time to connect to the collector.
+pub const COLLECTOR_CONNECT: Duration = Duration::from_secs(2);
+/// The collector's answer, bytes.
+pub const COLLECTOR_ANSWER_BYTES: usize = 64 * 1024;
+/// Time for the last spans to be exported, after all else has ended within [`SHUTDOWN`]; a Pod gets 30 s.
+pub const SPANS_SHUTDOWN: Duration = Duration::from_secs(3);
+/// Attributes of one span.
+pub const SPAN_ATTRIBUTES: u32 = 32;
+/// A value of one that somebody else chose, or the description of a failure, characters; what is longer is cut.
+pub const SPAN_VALUE_CHARACTERS: usize = 256;
 
 // --- kubectl postrider --------------------------------------------------------------------------
 

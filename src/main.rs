@@ -5,7 +5,11 @@ use std::{process::ExitCode, time::Duration};
 use clap::{Parser, Subcommand};
 use postrider::{
     api::{reference, v1alpha1},
-    controller, dispatcher, inspect, limits, telemetry,
+    controller, dispatcher, inspect, limits,
+    telemetry::{
+        self,
+        traces::{self, Traces},
+    },
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -61,12 +65,18 @@ fn main() -> ExitCode {
         Command::Keystore(Keystore::Inspect(options)) => return inspect::run(&options),
         Command::Controller(options) => {
             telemetry::init(arguments.log_format, &arguments.log);
-            serve(Duration::ZERO, async |client, stop| Ok(controller::run(client, options, stop).await?))
+            let traces = options.traces.clone();
+            serve("postrider-controller", &traces, Duration::ZERO, async |client, stop| {
+                Ok(controller::run(client, options, stop).await?)
+            })
         }
         Command::Dispatcher(options) => {
             telemetry::init(arguments.log_format, &arguments.log);
             let delay = Duration::try_from(options.ingest.shutdown_delay).unwrap_or_default();
-            serve(delay, async |client, stop| Ok(dispatcher::run(client, options, stop).await?))
+            let traces = options.traces.clone();
+            serve("postrider-dispatcher", &traces, delay, async |client, stop| {
+                Ok(dispatcher::run(client, options, stop).await?)
+            })
         }
     };
     match result {
@@ -87,14 +97,17 @@ fn print_crd(markdown: bool) -> Result<(), Failure> {
 }
 
 /// Runs a program with a client of the API server until SIGTERM or SIGINT, and then for a while at most, beside the
-/// delay that it was told.
+/// delay that it was told. Its traces are by this name.
 fn serve(
+    name: &'static str,
+    traces: &traces::Options,
     delay: Duration,
     run: impl AsyncFnOnce(kube::Client, CancellationToken) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     // kube asks the process for its provider.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Runtime::new()?;
+    let traces = runtime.block_on(async { Traces::start(traces, name) })?;
     let result = runtime.block_on(async {
         let stop = CancellationToken::new();
         tokio::spawn(stop_on_signal(stop.clone())?);
@@ -112,6 +125,9 @@ fn serve(
         tracing::info!("ended");
         Ok(())
     });
+    if let Some(traces) = traces {
+        traces.end();
+    }
     // A thread that hangs in a system call keeps nobody waiting.
     runtime.shutdown_background();
     result

@@ -57,6 +57,7 @@ use crate::{
     telemetry::{
         health::Health,
         metrics::{ApiRequests, Controller as Metrics},
+        traces::{self, Span},
     },
 };
 
@@ -87,6 +88,9 @@ pub struct Options {
     /// Whether it works only while it leads
     #[command(flatten)]
     pub leader: lease::Options,
+    /// Where spans go
+    #[command(flatten)]
+    pub traces: traces::Options,
 }
 
 /// Why the controller cannot run.
@@ -129,7 +133,7 @@ impl Problem {
 }
 
 /// Something that time mends: the reconcile is repeated.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, strum::IntoStaticStr, thiserror::Error)]
 enum Error {
     #[error("cannot {action} {object}: {source}")]
     Api { action: &'static str, object: String, source: kube::Error },
@@ -257,11 +261,12 @@ async fn reconcile(webhook: Arc<OutboundWebhook>, context: Arc<Context>) -> Resu
     let action = if webhook.metadata.deletion_timestamp.is_some() {
         Action::await_change()
     } else {
+        let mut span = Span::internal("reconcile", &key(&*webhook).unwrap_or_default());
         let began = Instant::now();
-        let done = timeout(limits::RECONCILE, steps(&webhook, &context)).await;
-        let done = done.unwrap_or(Err(Error::TimedOut));
-        context.metrics.reconciled(began.elapsed(), done.is_ok());
-        done?
+        let bounded = timeout(limits::RECONCILE, steps(&webhook, &context));
+        let result = bounded.await.map_err(|_| Error::TimedOut).flatten();
+        context.metrics.reconciled(began.elapsed(), result.is_ok());
+        result.inspect_err(|error| span.failed(<&str>::from(error), &error.to_string()))?
     };
     context.forget(&key(&*webhook).unwrap_or_default());
     Ok(action)

@@ -28,8 +28,8 @@ use crate::{
     identity::{Identity, Slots, Trust},
     kubernetes::key,
     limits,
-    probe::{Endpoint, Request, probe},
-    telemetry::metrics::Controller as Metrics,
+    probe::{Endpoint, Outcome, Request, probe},
+    telemetry::{metrics::Controller as Metrics, traces::Span},
 };
 
 /// What a test depends on beside the certificate.
@@ -209,7 +209,10 @@ impl<C: Clock + Clone> Tests<C> {
                     egress: &egress,
                 };
                 let presented = inputs.of(identity.as_deref());
+                let mut span = Span::client("test connection", None, &webhook_key, &inputs.url);
                 let outcome = probe(&endpoint, identity.as_deref()).await;
+                tell(&mut span, &outcome);
+                drop(span);
                 let ended_at = clock.now();
                 let fingerprint = identity.map(|identity| identity.facts().fingerprint_sha256.clone());
                 let status = test_status(&outcome, fingerprint.clone(), &presented, ended_at);
@@ -253,6 +256,16 @@ impl<C: Clock + Clone> Tests<C> {
 
     pub(super) fn forget(&self, webhook: &WebhookKey) {
         self.webhooks.lock().unwrap_or_else(PoisonError::into_inner).remove(webhook);
+    }
+}
+
+/// How a test ended.
+fn tell(span: &mut Span, outcome: &Outcome) {
+    if let Some(status) = outcome.http_status {
+        span.set("http.response.status_code", i64::from(status));
+    }
+    if !outcome.succeeded() {
+        span.failed(outcome.reason.as_str(), &outcome.message);
     }
 }
 

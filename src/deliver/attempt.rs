@@ -15,7 +15,7 @@ use super::{
     client::{Response, SendError},
 };
 use crate::{
-    event::{self, Event},
+    event::{self, Event, trace::TraceContext},
     limits,
     probe::{
         self, Context, Layer, Reason, Refusal, Stage,
@@ -23,6 +23,7 @@ use crate::{
         http::Answer,
     },
     queue,
+    telemetry::traces::Span,
 };
 
 /// Why an attempt failed.
@@ -65,6 +66,46 @@ pub(super) async fn attempt(
     now: Timestamp,
     deadline: Instant,
 ) -> Result<StatusCode, Failure> {
+    let sender = TraceContext::of_event(&event.attributes);
+    let mut span = Span::client("deliver", sender.as_ref(), &event.webhook, &target.url);
+    let result = send_in(target, client, event, span.context().or(sender), now, deadline).await;
+    tell(&mut span, event, &result);
+    result
+}
+
+/// How an attempt ended, and with what.
+fn tell(span: &mut Span, event: &Event, result: &Result<StatusCode, Failure>) {
+    if !span.is_recorded() {
+        return;
+    }
+    span.set("http.request.method", "POST");
+    span.set("messaging.message.id", event.id.to_string());
+    for (name, attribute) in [("cloudevents.event_id", "id"), ("cloudevents.event_type", "type")] {
+        if let Some(value) = event.attributes.get(attribute) {
+            span.set(name, value.clone());
+        }
+    }
+    let status = match result {
+        Ok(status) => Some(status.as_u16()),
+        Err(failure) => {
+            span.failed(failure.reason.as_str(), &failure.message);
+            failure.status()
+        }
+    };
+    if let Some(status) = status {
+        span.set("http.response.status_code", i64::from(status));
+    }
+}
+
+/// Sends it as a part of a trace.
+async fn send_in(
+    target: &Target,
+    client: &Client,
+    event: &Event,
+    trace: Option<TraceContext<'_>>,
+    now: Timestamp,
+    deadline: Instant,
+) -> Result<StatusCode, Failure> {
     let mut headers =
         event::http::write(event).map_err(|_| not_sendable("an attribute cannot be sent as a header"))?;
     let id = event.id.to_string();
@@ -73,6 +114,10 @@ pub(super) async fn attempt(
     headers.insert("webhook-timestamp", HeaderValue::from(now.as_second()));
     let authorizer = &target.authorizer;
     authorizer.add_to(&mut headers, &id, now, &event.body).map_err(not_sendable)?;
+    // What the webhook itself says of a trace is what was asked for.
+    if let Some(trace) = trace.filter(|_| !TraceContext::is_said(&headers)) {
+        trace.set_request(&mut headers);
+    }
     let Some(tokens) = authorizer.tokens() else {
         return send(target, client, headers, event, now, deadline).await;
     };

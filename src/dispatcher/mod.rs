@@ -42,7 +42,10 @@ use crate::{
     probe::Layer,
     queue::{Embedded, Expired, Queue as _, QueueError},
     server::{self, BindError},
-    telemetry::metrics::{ApiRequests, Dispatcher as Metrics, Parts, Requests},
+    telemetry::{
+        metrics::{ApiRequests, Dispatcher as Metrics, Parts, Requests},
+        traces,
+    },
 };
 use certificate::Published;
 use health::Read;
@@ -71,6 +74,9 @@ pub struct Options {
     /// What may be dialled
     #[command(flatten)]
     pub egress: egress::Options,
+    /// Where spans go
+    #[command(flatten)]
+    pub traces: traces::Options,
 }
 
 /// Why the dispatcher cannot run.

@@ -11,7 +11,7 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_enco
 use serde_json::{Value, value::RawValue};
 use uuid::Uuid;
 
-use super::{Event, WebhookKey};
+use super::{Event, WebhookKey, trace::TraceContext};
 use crate::limits;
 
 /// The type of a body that is no CloudEvent.
@@ -108,7 +108,8 @@ impl Message {
     }
 }
 
-/// Reads the events of a request. `source` is that of a body that is no CloudEvent.
+/// Reads the events of a request. `source` is that of a body that is no CloudEvent. Events that name no trace belong
+/// to that of the request.
 pub fn read(
     headers: &HeaderMap,
     body: &Bytes,
@@ -118,7 +119,7 @@ pub fn read(
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let media_type = content_type.and_then(|value| value.split(';').next()).unwrap_or_default().trim();
     let new = |(attributes, body)| Message { id: Uuid::now_v7(), attributes, body };
-    let messages = if media_type.eq_ignore_ascii_case(STRUCTURED) {
+    let mut messages = if media_type.eq_ignore_ascii_case(STRUCTURED) {
         let fields = serde_json::from_slice(body).map_err(|_| NotAnEvent::Json("a CloudEvent in JSON"))?;
         vec![new(structured(fields)?)]
     } else if media_type.eq_ignore_ascii_case(BATCH) {
@@ -135,6 +136,14 @@ pub fn read(
         vec![Message { id, attributes: wrap(id, headers, content_type, source, now)?, body: body.clone() }]
     };
     messages.iter().try_for_each(|message| check(&message.attributes))?;
+    if let Some(context) = TraceContext::of_request(headers) {
+        // An event that names its own trace keeps it: its sender may only pass it on.
+        for message in &mut messages {
+            if TraceContext::of_event(&message.attributes).is_none() {
+                context.set_event(&mut message.attributes);
+            }
+        }
+    }
     Ok(messages)
 }
 
@@ -314,6 +323,33 @@ mod tests {
         assert_eq!(out["ce-subject"], "Euro%20%E2%82%AC%20%22x%22");
         assert_eq!(out["content-type"], "text/plain; charset=utf-8");
         assert_eq!((out["ce-id"].as_bytes(), out["ce-type"].as_bytes()), (&b"1"[..], &b"order.paid"[..]));
+    }
+
+    #[test]
+    fn an_event_belongs_to_its_own_trace_or_to_that_of_the_request() {
+        let of = |id: char| format!("00-{}-b7ad6b7169203331-01", String::from(id).repeat(32));
+        let (own, requests) = (of('1'), of('2'));
+        let event = |pairs: &[(&'static str, &str)]| {
+            let pairs: Vec<_> = BINARY.iter().chain(pairs).copied().collect();
+            let attributes = read_all(&pairs, "").unwrap().remove(0).attributes;
+            (attributes.get("traceparent").cloned(), attributes.get("tracestate").cloned())
+        };
+        let (header, state) = (("traceparent", requests.as_str()), ("tracestate", "a=1"));
+        assert_eq!(event(&[header, state]), (Some(requests.clone()), Some("a=1".to_owned())));
+        assert_eq!(event(&[header, state, ("ce-traceparent", &own)]), (Some(own.clone()), None));
+        // As if it were not there, and still the sender's where nothing better is.
+        assert_eq!(event(&[header, ("ce-traceparent", "x")]), (Some(requests.clone()), None));
+        assert_eq!(event(&[("ce-traceparent", "x"), ("traceparent", "y")]), (Some("x".to_owned()), None));
+        assert_eq!(event(&[state]), (None, None));
+        let wrapped = read_all(&[header], "x").unwrap().remove(0);
+        assert_eq!(wrapped.attributes["traceparent"], requests);
+        let batch = format!(
+            r#"[{{"specversion":"1.0","id":"1","source":"/s","type":"t","traceparent":"{own}"}},
+                {{"specversion":"1.0","id":"2","source":"/s","type":"t"}}]"#
+        );
+        let batch = read_all(&[("content-type", BATCH), header], &batch).unwrap();
+        let parents: Vec<_> = batch.iter().map(|message| message.attributes["traceparent"].clone()).collect();
+        assert_eq!(parents, [own, requests]);
     }
 
     #[test]

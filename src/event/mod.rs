@@ -1,6 +1,7 @@
 //! The envelope of an event: which webhook it is for, its CloudEvents attributes, and its body.
 
 pub mod http;
+pub mod trace;
 
 use std::collections::BTreeMap;
 

@@ -11,13 +11,14 @@ mod events;
 mod options;
 mod problem;
 mod target;
+mod traced;
 
 use std::sync::Arc;
 
 use axum::{
     Router,
     extract::State,
-    middleware::{from_fn_with_state, map_response, map_response_with_state},
+    middleware::{from_fn, from_fn_with_state, map_response, map_response_with_state},
     response::Response,
 };
 use tokio::net::TcpListener;
@@ -30,7 +31,7 @@ use crate::{
     limits,
     queue::Queue,
     server::{self, Bounds, Shares, Tls},
-    telemetry::metrics::Requests,
+    telemetry::{metrics::Requests, traces},
 };
 use access::{Access, Reviewer};
 pub use options::{Options, OptionsError};
@@ -114,8 +115,10 @@ pub(crate) async fn serve(
 
 /// What is served to whoever reaches it: for this machine alone.
 pub(crate) fn router<Q: Queue, W: Webhooks, C: Clock>(ingest: Arc<Ingest<Q, W, C>>) -> Router {
+    let events = events::routes();
+    let events = if traces::are_on() { events.layer(from_fn(traced::traced)) } else { events };
     Router::new()
-        .merge(events::routes())
+        .merge(events)
         .merge(dead_letters::routes())
         .layer(from_fn_with_state(Shares::new(limits::INGEST_BODY_BYTES), body::whole))
         .layer(map_response(problem::of_any_error))

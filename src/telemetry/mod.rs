@@ -3,5 +3,6 @@
 pub mod health;
 mod logs;
 pub mod metrics;
+pub mod traces;
 
 pub use logs::{LogFormat, init};

@@ -33,6 +33,7 @@ mod rights;
 mod rotation;
 mod scene;
 mod serving;
+mod traces;
 
 fn main() -> ExitCode {
     harness::chart::helm();
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         metrics::tests(),
         rotation::tests(),
         serving::tests(),
+        traces::tests(),
         pages::tests(),
         probe::tests(),
         probe_failures::tests(),

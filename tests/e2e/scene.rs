@@ -169,8 +169,17 @@ impl Scene {
 
     /// With these arguments beside.
     pub(crate) async fn dispatcher_with(&self, arguments: &[&str]) -> Dispatcher {
+        self.dispatcher_in(arguments, &[]).await
+    }
+
+    /// And with these variables in its environment.
+    pub(crate) async fn dispatcher_in(
+        &self,
+        arguments: &[&str],
+        environment: &[(&str, &OsStr)],
+    ) -> Dispatcher {
         let queue = Arc::new(tempfile::tempdir().unwrap());
-        Dispatcher::start(&self.cluster, self.namespace.name(), queue, arguments, &[]).await
+        Dispatcher::start(&self.cluster, self.namespace.name(), queue, arguments, environment).await
     }
 
     /// One that goes on with the queue of another, which has ended.

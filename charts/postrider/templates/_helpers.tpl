@@ -98,6 +98,12 @@ annotations:
 {{- if .Values.ingest.enabled }}
 - --tls-secret={{ .Values.ingest.tls.secretName }}
 {{- end }}
+{{- with .Values.tracing }}
+{{- if .endpoint }}
+- --otlp-endpoint={{ .endpoint }}
+- --trace-ratio={{ .ratio }}
+{{- end }}
+{{- end }}
 - --log-format={{ lower .Values.log.format }}
 - --log={{ .Values.log.level }}
 {{- end }}

@@ -9,6 +9,7 @@
 pub(crate) mod audit;
 pub(crate) mod chart;
 pub(crate) mod cluster;
+pub(crate) mod collector;
 pub(crate) mod crowd;
 pub(crate) mod eventually;
 pub(crate) mod kubelet;
