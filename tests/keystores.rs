@@ -19,7 +19,7 @@ use std::{
 
 use jiff::Timestamp;
 use postrider::{
-    identity::{Facts, fingerprint},
+    identity::{Facts, Trust, client_config, fingerprint},
     keystore::{Reason, Request, load, load_trust_store},
 };
 use serde::Deserialize;
@@ -108,11 +108,9 @@ fn check(expected: &Expected, keystore: &Keystore) -> Result<(), String> {
             if facts.fingerprint_sha256 != expected.outcome {
                 return Err(format!("another leaf: {}", facts.identifier));
             }
-            let key = rustls::pki_types::PrivateKeyDer::Pkcs8(loaded.identity.key());
-            let signs = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key);
-            let chain = loaded.identity.chain().to_vec();
-            let pair = signs.map(|key| rustls::sign::CertifiedKey::new(chain, key));
-            pair.and_then(|pair| pair.keys_match()).map_err(|error| format!("rustls: {error}"))
+            // What is taken can be shown in a handshake.
+            let config = client_config(Some(&loaded.identity), &Trust::default());
+            config.map(drop).map_err(|error| error.to_string())
         }
         (Ok(_), Some(reason)) => Err(format!("loaded, and should be refused: {reason}")),
         (Err(refusal), None) => Err(format!("{}: {refusal}", refusal.reason)),

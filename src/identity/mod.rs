@@ -5,6 +5,7 @@
 
 mod facts;
 mod name;
+mod public_key;
 mod recorder;
 mod slots;
 mod tls;
@@ -15,6 +16,7 @@ use zeroize::Zeroizing;
 
 pub use facts::{Facts, FactsError, fingerprint, rfc3339};
 pub(crate) use name::rfc4514;
+pub(crate) use public_key::PublicKey;
 pub use recorder::{Handshake, Recorder, recorded_client_config};
 pub use slots::{PemError, Slot, Slots, chain_to_pem};
 pub(crate) use slots::{identity_from_pem, key_to_pem};

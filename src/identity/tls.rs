@@ -8,14 +8,15 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use rustls::{
-    ClientConfig, OtherError, RootCertStore, SignatureAlgorithm, SignatureScheme,
+    ClientConfig, InconsistentKeys, OtherError, RootCertStore, SignatureAlgorithm, SignatureScheme,
     client::{ResolvesClientCert, Resumption},
     crypto::aws_lc_rs,
-    pki_types::{PrivateKeyDer, SubjectPublicKeyInfoDer},
+    pki_types::{CertificateDer, PrivateKeyDer, SubjectPublicKeyInfoDer},
     sign::{CertifiedKey, Signer, SigningKey},
 };
+use x509_parser::{certificate::X509Certificate, prelude::FromDer as _, x509::SubjectPublicKeyInfo};
 
-use super::{Facts, Identity, Trust, TrustError};
+use super::{Facts, Identity, PublicKey, Trust, TrustError};
 use crate::limits;
 
 /// Why there is no TLS configuration.
@@ -67,7 +68,9 @@ impl Present {
         let key = PrivateKeyDer::Pkcs8(identity.key());
         let key = aws_lc_rs::sign::any_supported_type(&key).map_err(TlsError::Identity)?;
         let certified = CertifiedKey::new(identity.chain().to_vec(), Arc::new(MustSign(key)));
-        certified.keys_match().map_err(TlsError::Identity)?;
+        if !is_key_of(&*certified.key, &identity.chain()[0]) {
+            return Err(TlsError::Identity(InconsistentKeys::KeyMismatch.into()));
+        }
         let refusing = CertifiedKey::new(identity.chain().to_vec(), Arc::new(NotValidNow));
         let facts = identity.facts().clone();
         Ok(Self { certified: Arc::new(certified), refusing: Arc::new(refusing), facts })
@@ -77,6 +80,17 @@ impl Present {
     fn at(&self, now: Timestamp) -> Arc<CertifiedKey> {
         Arc::clone(if self.facts.is_valid_at(now) { &self.certified } else { &self.refusing })
     }
+}
+
+/// By the keys alone. rustls asks webpki, which reads no certificate of version 1, and compares what some leave out;
+/// a server may well take such a certificate.
+fn is_key_of(key: &dyn SigningKey, certificate: &CertificateDer<'_>) -> bool {
+    let own = key.public_key();
+    let own = own.as_ref().and_then(|own| SubjectPublicKeyInfo::from_der(own).ok());
+    let certificate = X509Certificate::from_der(certificate).ok();
+    own.zip(certificate).is_some_and(|((_, own), (_, certificate))| {
+        PublicKey::of(&own) == PublicKey::of(certificate.public_key())
+    })
 }
 
 /// Whether the key is the certificate's, and one that TLS can sign with.

@@ -13,31 +13,16 @@ use super::{
     ber::{self, Reader},
     oid,
 };
-use crate::limits::{RSA_BITS, RSA_BITS_AT_MOST};
+use crate::{
+    identity::PublicKey,
+    limits::{RSA_BITS, RSA_BITS_AT_MOST},
+};
 
 /// A private key that rustls signs with.
 pub(crate) struct PrivateKey {
     /// PKCS#8, DER.
     pub(crate) pkcs8: Zeroizing<Vec<u8>>,
     public: PublicKey,
-}
-
-/// What makes a public key this one: its algorithm and its bits, without the parameters that some
-/// leave out.
-#[derive(PartialEq, Eq)]
-pub(crate) struct PublicKey {
-    algorithm: Vec<u8>,
-    bits: Vec<u8>,
-}
-
-impl PublicKey {
-    /// Of a certificate.
-    pub(crate) fn of(spki: &SubjectPublicKeyInfo<'_>) -> Self {
-        Self {
-            algorithm: spki.algorithm.algorithm.as_bytes().to_vec(),
-            bits: spki.subject_public_key.data.to_vec(),
-        }
-    }
 }
 
 /// Why a key is not taken.

@@ -14,10 +14,10 @@ use super::{
     budget::Budget,
     chain::{self, Chain},
     fault::{self, Fault},
-    key::{KeyError, PrivateKey, PublicKey},
+    key::{KeyError, PrivateKey},
     store::{CertificateEntry, KeyEntry, Keyring, Store},
 };
-use crate::identity::{Facts, FactsError, Identity};
+use crate::identity::{Facts, FactsError, Identity, PublicKey};
 
 /// What was chosen.
 pub(crate) struct Selected<'a> {
