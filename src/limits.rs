@@ -355,6 +355,9 @@ pub const STATUS_WRITTEN: Duration = Duration::from_secs(10);
 pub const STATUS_WRITES: usize = 20;
 /// Statuses that are written at one time.
 pub const STATUS_WRITES_AT_ONCE: usize = 8;
+/// A webhook that is held for longer than this is told to be on hold: the identities for another endpoint, and the
+/// first of a new webhook, are there sooner.
+pub const HOLD_TOLD: Duration = Duration::from_secs(5);
 /// A refusal of one webhook's certificate is told once in this time.
 pub const REFUSAL_TOLD: Duration = Duration::from_secs(10);
 
