@@ -412,6 +412,8 @@ pub const HTTP_DRAIN: Duration = Duration::from_secs(20);
 
 /// Time to connect to the API server, or to the dispatcher.
 pub const PLUGIN_CONNECT: Duration = Duration::from_secs(5);
+/// Time in which a line is completed: a person waits for it between two keys.
+pub const PLUGIN_COMPLETION: Duration = Duration::from_secs(2);
 /// Time of one request to the dispatcher, its answer included.
 pub const PLUGIN_REQUEST: Duration = Duration::from_secs(30);
 /// Objects that are listed with one request.

@@ -40,6 +40,7 @@ tests![
     the_dispatcher_is_reached_through_the_api_server,
     a_doctor_finds_what_is_wrong,
     what_cannot_be_done_has_its_exit_status,
+    kubectl_finds_the_plugin_and_completes_its_lines,
 ];
 
 const PLUGIN: &str = env!("CARGO_BIN_EXE_kubectl-postrider");
@@ -588,4 +589,40 @@ async fn what_cannot_be_done_has_its_exit_status(cluster: Arc<Cluster>) {
     run(&away, "x", &["doctor"], "").await.with(1).says(&["✗ API server", "KUBECONFIG"]);
     let script = run(&away, "x", &["completion", "bash"], "").await.with(0);
     assert!(script.stdout.contains("kubectl-postrider") && script.stdout.contains("--password-file"));
+}
+
+async fn kubectl_finds_the_plugin_and_completes_its_lines(cluster: Arc<Cluster>) {
+    let scene = Scene::new(Arc::clone(&cluster)).await;
+    for name in ["orders", "invoices"] {
+        scene.webhook(name, "https://localhost:1", json!({})).await;
+    }
+    // What the archive holds.
+    let programs = directory::unique_directory("programs");
+    let shim = Path::new(env!("CARGO_MANIFEST_DIR")).join("plugin/kubectl_complete-postrider");
+    for (name, program) in
+        [("kubectl-postrider", Path::new(PLUGIN)), ("kubectl_complete-postrider", shim.as_path())]
+    {
+        std::os::unix::fs::symlink(program, programs.join(name)).unwrap();
+    }
+    let kubectl =
+        async |words: &[&str]| cluster.kubectl_with_plugins(&programs).args(words).run().await.succeeded();
+    let namespace = scene.namespace.name();
+    let names = "outboundwebhook.postrider.dev/invoices\noutboundwebhook.postrider.dev/orders\n";
+    assert_eq!(kubectl(&["postrider", "list", "-n", namespace, "-o", "name"]).await, names);
+
+    let completed = async |words: &[&str]| {
+        let words = [&["__complete", "postrider", "-n", namespace][..], words].concat();
+        let stdout = kubectl(&words).await;
+        let values = stdout.lines().map(|line| line.split('\t').next().unwrap().to_owned());
+        values.collect::<Vec<_>>()
+    };
+    assert_eq!(completed(&["stat"]).await, ["status", ":4"]);
+    assert_eq!(completed(&["status", ""]).await, ["invoices", "orders", ":4"]);
+    assert_eq!(completed(&["dead", "list", "o"]).await, ["orders", ":4"]);
+    assert_eq!(completed(&["validate", "--webhook", "inv"]).await, ["invoices", ":4"]);
+    assert_eq!(completed(&["status", "orders", "--output", "y"]).await, ["yaml", ":4"]);
+    assert_eq!(completed(&["list", "--expiring"]).await, ["--expiring-within", ":4"]);
+    assert_eq!(completed(&["rotate", "orders", "--keystore", "/us"]).await, ["/usr/", ":6"]);
+    // Without a cluster it is what is known without one.
+    assert_eq!(completed(&["--context", "other", "status", ""]).await, [":4"]);
 }
