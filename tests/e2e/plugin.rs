@@ -260,6 +260,9 @@ async fn a_test_shows_each_layer(cluster: Arc<Cluster>) {
     scene.condition("orders", "Connected", "False", None).await;
     let shown = scene.plugin("test orders").await.with(1);
     shown.says(&["✗ TLSClient", "alert 48 (unknown_ca)", "– HTTP not reached", "✓ TLSServer", "Failed"]);
+    let shown = scene.plugin("status orders").await.with(0);
+    shown.says(&["! ", "Ready, and its test fails", "certificate orders --part chain"]);
+    scene.plugin("doctor").await.with(1).says(&["✗ Connections", "orders (ClientCertificateRejected)"]);
     scene.mtls_webhook("orders", "https://localhost:1/", "PKCS12").await;
     scene.condition("orders", "Connected", "False", Some("ConnectFailed")).await;
     scene.plugin("test orders").await.with(1).says(&["✓ DNS", "✗ Connect"]);
@@ -320,6 +323,7 @@ async fn a_rotation_that_sticks_says_why(cluster: Arc<Cluster>) {
         "✗ TLSClient",
         "its test does not pass",
         "The certificate before stays in use",
+        "certificate orders --slot new --part chain",
         "take it back",
     ]);
 
@@ -486,6 +490,10 @@ async fn events_are_sent_and_dead_letters_brought_back(cluster: Arc<Cluster>) {
     assert_eq!(again.json()["count"], 1);
     assert_eq!(receiver.wait_for(4).await[3].header("webhook-id"), id);
     with(&[&["dead", "show", "orders", id][..], &as_operator].concat()).await.with(4);
+    with(&[&["dead", "list", "orders"][..], &as_operator].concat())
+        .await
+        .with(0)
+        .says(&["orders has no dead letter."]);
     with(&[&["dead", "delete", "orders", "--all"][..], &as_operator].concat()).await.with(2).says(&["--yes"]);
     let gone =
         with(&[&["dead", "delete", "orders", "--all", "--yes", "-o", "json"][..], &as_operator].concat())
@@ -564,6 +572,21 @@ async fn a_doctor_finds_what_is_wrong(cluster: Arc<Cluster>) {
     let viewer = scene.cluster().kubeconfig_of(scene.namespace.name(), "viewer").await;
     let seen = run(&viewer, scene.namespace.name(), &["doctor"], "").await.with(1);
     seen.says(&["you may not: patch outboundwebhooks", "rolebinding postrider-operator", "you may not look"]);
+
+    // What it prints, an administrator types; it is enough, for a port-forward as well.
+    let installed_in = cluster.namespace().await;
+    let doctor = ["doctor", "-o", "json", "--installed-in", installed_in.name()];
+    let rights = async || {
+        let seen = run(&viewer, scene.namespace.name(), &doctor, "").await.json();
+        let mut findings = seen["findings"].as_array().unwrap().clone().into_iter();
+        findings.find(|finding| finding["what"] == "Your rights").unwrap()
+    };
+    scene.cluster().typed(rights().await["fix"].as_str().unwrap()).await.succeeded();
+    eventually::polled("the rights that were granted", || async {
+        let rights = rights().await;
+        if rights["state"] == "good" { Ok(()) } else { Err(rights.to_string()) }
+    })
+    .await;
 }
 
 async fn what_cannot_be_done_has_its_exit_status(cluster: Arc<Cluster>) {
