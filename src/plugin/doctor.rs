@@ -213,7 +213,7 @@ async fn definition(connection: &Connection) -> Finding {
                 finding(WHAT, State::Bad, format!("{name} is there and not established"))
                     .fixed_by(format!("kubectl describe crd {name}"))
             } else if schema(&there) == schema(&custom_resource_definition()) {
-                finding(WHAT, State::Good, format!("{name}, v1alpha1, as this plugin knows it"))
+                finding(WHAT, State::Good, format!("{name}, v1alpha1, as in this plugin"))
             } else {
                 let version = env!("CARGO_PKG_VERSION");
                 finding(

@@ -79,9 +79,10 @@ fn text(webhook: &OutboundWebhook, output: Output, now: Timestamp) -> String {
     text += &field("Endpoint", &webhook.spec.endpoint.url);
     let next = advice(webhook);
     // What is wrong is told once, with what to do.
-    if let Some(ready) =
-        webhook.condition(ConditionType::Ready).filter(|ready| !is_told(&ready.message, &next))
-    {
+    let ready = webhook.condition(ConditionType::Ready);
+    let told =
+        |ready: &Condition| is_observed(webhook) && ready.status != "True" || is_told(&ready.message, &next);
+    if let Some(ready) = ready.filter(|ready| !told(ready)) {
         text += &field("Ready", &ready.message);
     }
     text += &certificates(webhook, &status, output, now);

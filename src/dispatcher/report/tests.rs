@@ -73,7 +73,7 @@ async fn an_endpoint_that_fails_is_told_once_and_once_that_it_is_mended() {
 async fn a_hold_is_told_once_it_lasts() {
     let hold = State::Holding("the identities for this endpoint are not there yet");
     let mut scene = Scene::new();
-    advance(Duration::from_secs(60)).await;
+    advance(Duration::from_mins(1)).await;
     scene.reason(State::Delivering);
     for _ in 0..2 {
         assert_eq!(scene.reason(hold.clone()), None);
