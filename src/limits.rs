@@ -383,6 +383,9 @@ pub const STATUS_WRITTEN: Duration = Duration::from_secs(10);
 pub const STATUS_WRITES: usize = 20;
 /// Statuses that are written at one time.
 pub const STATUS_WRITES_AT_ONCE: usize = 8;
+/// A webhook that is held for longer than this is told to be on hold: the identities for another endpoint, and the
+/// first of a new webhook, are there sooner.
+pub const HOLD_TOLD: Duration = Duration::from_secs(5);
 /// A refusal of one webhook's certificate is told once in this time.
 pub const REFUSAL_TOLD: Duration = Duration::from_secs(10);
 
@@ -458,6 +461,8 @@ pub const SPAN_VALUE_CHARACTERS: usize = 256;
 
 /// Time to connect to the API server, or to the dispatcher.
 pub const PLUGIN_CONNECT: Duration = Duration::from_secs(5);
+/// Time in which a line is completed: a person waits for it between two keys.
+pub const PLUGIN_COMPLETION: Duration = Duration::from_secs(2);
 /// Time of one request to the dispatcher, its answer included.
 pub const PLUGIN_REQUEST: Duration = Duration::from_secs(30);
 /// Objects that are listed with one request.

@@ -14,6 +14,11 @@ use crate::{
     kubernetes::{is_controlled_by, made_for},
 };
 
+/// It holds because its owner asked for that.
+pub(super) const SUSPENDED: &str = "suspended";
+/// It holds because the controller has found something wrong, or nothing yet.
+pub(super) const NOT_READY: &str = "not ready";
+
 /// The clients with what they were made of, so that each is kept while that stays the same: its connections
 /// and its TLS sessions belong to it.
 #[derive(Clone, Debug)]
@@ -47,10 +52,10 @@ pub(super) fn assign(
 ) -> Assignment {
     let hold = |reason| Assignment::Hold(reason);
     if webhook.spec.suspend {
-        return hold("suspended");
+        return hold(SUSPENDED);
     }
     if !is_ready(webhook) {
-        return hold("not ready");
+        return hold(NOT_READY);
     }
     let secret = secret.filter(|secret| belongs(secret, webhook));
     if webhook.needs_identities() && secret.is_none() {

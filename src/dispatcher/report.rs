@@ -27,14 +27,20 @@ use crate::{
     clock::Clock,
     deliver::{Activity, LastFailure, Refused, Snapshot, State},
     event::WebhookKey,
+    identity::fingerprint,
     kubernetes::{note_of, time},
     limits,
     queue::{Counts, Embedded, Queue},
     telemetry::metrics::{Amounts, Dispatcher as Metrics},
 };
 
+use super::assign::{NOT_READY, SUSPENDED};
+
 /// The name under which the dispatcher owns fields.
 const FIELD_MANAGER: &str = "postrider-dispatcher";
+
+/// Why nothing is sent where somebody asked for it, or where the controller says what is wrong.
+const TOLD_BY_THE_CONTROLLER: [&str; 2] = [SUSPENDED, NOT_READY];
 
 /// What all workers are at, and what was told of it.
 #[derive(Debug)]
@@ -50,6 +56,19 @@ struct Entry {
     told: Option<Told>,
     /// Not before this time is anything told again.
     again_at: Option<Instant>,
+    /// Since when it holds for something that may pass by itself.
+    holds_since: Option<Instant>,
+    /// The endpoint failed before a restart, and that it is tried anew mends nothing.
+    in_doubt: bool,
+}
+
+/// What is to be told of a webhook.
+struct News {
+    webhook: WebhookKey,
+    uid: Option<String>,
+    told: Told,
+    /// What has turned.
+    event: Option<Event>,
 }
 
 /// What stands in a status.
@@ -76,7 +95,7 @@ impl Board {
         let told =
             status.delivery.zip(delivering).map(|(delivery, delivering)| Told { delivery, delivering });
         let uid = webhook.metadata.uid.clone();
-        let entry = Entry { uid, activity: Arc::clone(&activity), told, again_at: None };
+        let entry = Entry::new(uid, Arc::clone(&activity), told);
         self.entries().insert(key.clone(), entry);
         activity
     }
@@ -91,19 +110,16 @@ impl Board {
     }
 
     /// What is to be told now.
-    fn news(&self, queue: &impl Queue, now: Timestamp) -> Vec<(WebhookKey, Option<String>, Told)> {
+    fn news(&self, queue: &impl Queue, now: Timestamp) -> Vec<News> {
         let due = Instant::now();
-        let entries = self.entries();
+        let mut entries = self.entries();
         let mut entries: Vec<_> =
-            entries.iter().filter(|(_, entry)| entry.again_at.is_none_or(|at| at <= due)).collect();
+            entries.iter_mut().filter(|(_, entry)| entry.again_at.is_none_or(|at| at <= due)).collect();
         // Who has waited longest is first.
         entries.sort_by_key(|(_, entry)| entry.again_at);
         entries
             .into_iter()
-            .filter_map(|(key, entry)| {
-                let told = tell(&entry.activity.snapshot(), queue.counts(key), entry.told.as_ref(), now)?;
-                (entry.told.as_ref() != Some(&told)).then(|| (key.clone(), entry.uid.clone(), told))
-            })
+            .filter_map(|(key, entry)| entry.news(key, queue.counts(key), now))
             .take(limits::STATUS_WRITES)
             .collect()
     }
@@ -114,6 +130,45 @@ impl Board {
             entry.again_at = Some(Instant::now() + limits::STATUS_WRITTEN);
             entry.told = told.or_else(|| entry.told.take());
         }
+    }
+}
+
+impl Entry {
+    fn new(uid: Option<String>, activity: Arc<Activity>, told: Option<Told>) -> Self {
+        let before = told.as_ref().and_then(problem);
+        let in_doubt = matches!(before, Some(EventReason::EndpointFailing | EventReason::EndpointGone));
+        Self { uid, activity, told, again_at: None, holds_since: None, in_doubt }
+    }
+
+    fn news(&mut self, key: &WebhookKey, counts: Counts, now: Timestamp) -> Option<News> {
+        let snapshot = self.activity.snapshot();
+        if self.may_pass(&snapshot.state) {
+            return None;
+        }
+        let mut told = tell(&snapshot, counts, self.told.as_ref(), now)?;
+        if let Some(before) = self.told.as_ref().filter(|_| self.in_doubt) {
+            self.in_doubt = snapshot.state == State::Delivering
+                && told.delivery.last_success == before.delivery.last_success;
+            if self.in_doubt {
+                told.delivering = before.delivering.clone();
+            }
+        }
+        let before = self.told.as_ref();
+        (before != Some(&told)).then(|| News {
+            webhook: key.clone(),
+            uid: self.uid.clone(),
+            event: event(before, &told),
+            told,
+        })
+    }
+
+    /// Whether it holds for a moment only, such as until the identities for another endpoint are there.
+    fn may_pass(&mut self, state: &State) -> bool {
+        let (State::Holding(why), Some(due)) = (state, Instant::now().checked_sub(limits::HOLD_TOLD)) else {
+            self.holds_since = None;
+            return false;
+        };
+        !TOLD_BY_THE_CONTROLLER.contains(why) && *self.holds_since.get_or_insert_with(Instant::now) > due
     }
 }
 
@@ -143,9 +198,7 @@ fn tell(snapshot: &Snapshot, counts: Counts, before: Option<&Told>, now: Timesta
     let (status, reason, message) = match &snapshot.state {
         State::Starting => return None,
         State::Delivering => ("True", Reason::Delivering, "events go out as they come".to_owned()),
-        State::Holding(why) => {
-            ("False", Reason::OnHold, format!("nothing is sent, and what comes is kept: {why}"))
-        }
+        State::Holding(why) => ("False", Reason::OnHold, on_hold(why)),
         State::Failing { since } => {
             let message = format!(
                 "the endpoint has been failing since {}: one event at a time is tried until it works",
@@ -191,22 +244,72 @@ fn tell(snapshot: &Snapshot, counts: Counts, before: Option<&Told>, now: Timesta
     Some(Told { delivery, delivering })
 }
 
-/// Writes what has changed, each webhook's status once in a while.
+fn on_hold(why: &str) -> String {
+    format!("nothing is sent, and what comes is kept: {why}")
+}
+
+/// What keeps events from going out, unless it is told by the controller, or was asked for.
+fn problem(told: &Told) -> Option<EventReason> {
+    let Condition { status, reason, message, .. } = &told.delivering;
+    let is = |one: Reason| status == "False" && reason == one.as_str();
+    let elsewhere = || TOLD_BY_THE_CONTROLLER.iter().any(|why| *message == on_hold(why));
+    if is(Reason::EndpointFailing) {
+        Some(EventReason::EndpointFailing)
+    } else if is(Reason::EndpointGone) {
+        Some(EventReason::EndpointGone)
+    } else {
+        (is(Reason::OnHold) && !elsewhere()).then_some(EventReason::OnHold)
+    }
+}
+
+/// What has turned since the last time that it was told; one problem is told once, however often it is looked at.
+fn event(before: Option<&Told>, now: &Told) -> Option<Event> {
+    let Condition { type_, status, message, .. } = &now.delivering;
+    let was = before.and_then(problem);
+    let is = problem(now).filter(|is| was != Some(*is));
+    let (type_of, reason) = match is {
+        Some(problem) => (EventType::Warning, problem),
+        None if was.is_some() && status == "True" => (EventType::Normal, EventReason::Mended),
+        None => return None,
+    };
+    let note = match (&now.delivery.last_failure, is) {
+        (_, None) => format!("{type_}: {message}"),
+        (Some(FailureStatus { layer, reason, message: last, .. }), Some(EventReason::EndpointFailing)) => {
+            format!("{message}; {layer}: {reason}: {last}")
+        }
+        (_, Some(_)) => message.clone(),
+    };
+    Some(Event {
+        type_: type_of,
+        reason: reason.as_str().to_owned(),
+        note: Some(note_of(&note)),
+        // The same reason with another note is no repetition of the first.
+        action: format!("Deliver {:.12}", fingerprint(note.as_bytes())),
+        secondary: None,
+    })
+}
+
+/// Writes what has changed, each webhook's status once in a while, and tells what has turned.
 pub(super) async fn statuses(client: Client, queue: Arc<impl Queue>, board: Arc<Board>, clock: impl Clock) {
+    let recorder = recorder(&client);
     let mut ticks = interval(limits::STATUS_LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let news = board.news(&*queue, clock.now());
         futures::stream::iter(news)
-            .for_each_concurrent(limits::STATUS_WRITES_AT_ONCE, |(key, uid, told)| {
-                let (client, board) = (&client, &board);
+            .for_each_concurrent(limits::STATUS_WRITES_AT_ONCE, |News { webhook, uid, told, event }| {
+                let (client, recorder, board) = (&client, &recorder, &board);
                 async move {
-                    let written = write(client, &key, uid.as_ref(), &told).await;
-                    if let Err(error) = &written {
-                        tracing::debug!(webhook = %key, %error, "the status of deliveries could not be written");
+                    let written = write(client, &webhook, uid.as_ref(), &told).await;
+                    match (&written, &event) {
+                        (Err(error), _) => {
+                            tracing::debug!(%webhook, %error, "the status of deliveries could not be written");
+                        }
+                        (Ok(written), Some(event)) => publish(recorder, event, written).await,
+                        (Ok(_), None) => {}
                     }
-                    board.note(&key, uid.as_ref(), written.is_ok().then_some(told));
+                    board.note(&webhook, uid.as_ref(), written.is_ok().then_some(told));
                 }
             })
             .await;
@@ -218,7 +321,7 @@ async fn write(
     WebhookKey { namespace, name }: &WebhookKey,
     uid: Option<&String>,
     told: &Told,
-) -> Result<(), kube::Error> {
+) -> Result<OutboundWebhook, kube::Error> {
     let webhooks: Api<OutboundWebhook> = Api::namespaced(client.clone(), namespace);
     let patch = json!({
         "apiVersion": OutboundWebhook::api_version(&()),
@@ -227,7 +330,7 @@ async fn write(
         "status": { "delivery": told.delivery, "conditions": [told.delivering] },
     });
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
-    webhooks.patch_status(name, &parameters, &Patch::Apply(patch)).await.map(drop)
+    webhooks.patch_status(name, &parameters, &Patch::Apply(patch)).await
 }
 
 /// The queue keeps its own books.
@@ -258,8 +361,7 @@ pub(super) async fn oldest(queue: Arc<Embedded>, metrics: Metrics) {
 
 /// Tells refusals as Events, each webhook's and certificate's once in a while.
 pub(super) async fn refusals(client: Client, mut refused: mpsc::Receiver<Refused>) {
-    let instance = std::env::var("HOSTNAME").ok();
-    let recorder = Recorder::new(client.clone(), Reporter { controller: FIELD_MANAGER.to_owned(), instance });
+    let recorder = recorder(&client);
     let mut told: HashMap<(WebhookKey, String, Option<String>), Timestamp> = HashMap::new();
     while let Some(refused) = refused.recv().await {
         let since = refused.at.checked_sub(limits::REFUSAL_TOLD).unwrap_or(refused.at);
@@ -281,29 +383,43 @@ pub(super) async fn refusals(client: Client, mut refused: mpsc::Receiver<Refused
             error = refused.message,
             "the endpoint refused a client certificate"
         );
-        if let Err(error) = publish(&client, &recorder, &refused).await {
-            tracing::warn!(%webhook, %error, "a refusal could not be told");
+        let webhooks: Api<OutboundWebhook> = Api::namespaced(client.clone(), &webhook.namespace);
+        match webhooks.get_opt(&webhook.name).await {
+            Ok(Some(there)) => publish(&recorder, &of_refusal(&refused), &there).await,
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%webhook, %error, "a refusal could not be told"),
         }
     }
 }
 
-async fn publish(client: &Client, recorder: &Recorder, refused: &Refused) -> Result<(), kube::Error> {
-    let WebhookKey { namespace, name } = &refused.webhook;
-    let webhooks: Api<OutboundWebhook> = Api::namespaced(client.clone(), namespace);
-    let Some(webhook) = webhooks.get_opt(name).await? else { return Ok(()) };
+fn of_refusal(refused: &Refused) -> Event {
     let short = |fingerprint: &str| format!("{}…", fingerprint.get(..12).unwrap_or(fingerprint));
     let instead = match &refused.taken_fingerprint_sha256 {
         Some(taken) => format!("{} was taken instead", short(taken)),
         None => "no other loaded certificate was taken; the event is sent again".to_owned(),
     };
     let note = format!("{} was refused: {}; {instead}", short(&refused.fingerprint_sha256), refused.message);
-    let event = Event {
+    Event {
         type_: EventType::Warning,
         reason: EventReason::ClientCertificateRefused.as_str().to_owned(),
         note: Some(note_of(&note)),
         // Not one series for all certificates: the first note would stand for all.
         action: format!("Deliver {:.12}", refused.fingerprint_sha256),
         secondary: None,
-    };
-    recorder.publish(&event, &webhook.object_ref(&())).await
+    }
 }
+
+fn recorder(client: &Client) -> Recorder {
+    let instance = std::env::var("HOSTNAME").ok();
+    Recorder::new(client.clone(), Reporter { controller: FIELD_MANAGER.to_owned(), instance })
+}
+
+/// An Event that cannot be written is a line in the log: what it tells of has happened all the same.
+async fn publish(recorder: &Recorder, event: &Event, webhook: &OutboundWebhook) {
+    if let Err(error) = recorder.publish(event, &webhook.object_ref(&())).await {
+        tracing::warn!(%error, reason = event.reason, note = event.note, "an Event could not be written");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,14 @@ use kube::ResourceExt as _;
 use serde::Serialize;
 
 use super::cluster::command;
-use crate::api::v1alpha1::{ConditionType, OutboundWebhook, Reason};
+use crate::{
+    api::v1alpha1::{ConditionType, ENABLED, MTLS_LABEL, OutboundWebhook, Reason, TestStatus},
+    keystore,
+    probe::Layer,
+};
+
+const ROTATE: &str = "rotate NAME --keystore FILE --password-file FILE";
+const TEST: &str = "test NAME";
 
 /// One thing to do, or to know.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -25,14 +32,23 @@ pub(super) fn advice(webhook: &OutboundWebhook) -> Vec<Advice> {
     let mut add = |message: &str, command| all.push(Advice { message: message.to_owned(), command });
 
     let ready = webhook.condition(ConditionType::Ready);
+    let tests = webhook.status.as_ref().and_then(|status| status.test.as_ref());
     if !is_observed(webhook) {
         add("the controller has not said a word about it as it is now", line("doctor"));
         return all;
     }
     let is = |reason: &str, wanted: Reason| reason == wanted.as_str();
     if let Some(ready) = ready.filter(|ready| ready.status != "True") {
-        let resume = line("resume NAME").filter(|_| is(&ready.reason, Reason::Suspended));
-        add(&ready.message, resume);
+        let expired = [Reason::NoCertificate.as_str(), keystore::Reason::Expired.as_str()];
+        let mends = match ready.reason.as_str() {
+            reason if is(reason, Reason::Suspended) => line("resume NAME"),
+            reason if is(reason, Reason::MtlsNotEnabled) => Some(enables(&namespace)),
+            reason if expired.contains(&reason) => line(ROTATE),
+            _ => None,
+        };
+        // Some messages end with it.
+        let message = mends.as_deref().and_then(|mends| ready.message.strip_suffix(mends));
+        add(message.map_or(ready.message.as_str(), str::trim_end), mends);
     }
     if let Some(kept) = ready.filter(|ready| is(&ready.reason, Reason::ActiveKept)) {
         add(&kept.message, None);
@@ -40,29 +56,30 @@ pub(super) fn advice(webhook: &OutboundWebhook) -> Vec<Advice> {
     if let Some(expiring) =
         webhook.condition(ConditionType::CertificateExpiring).filter(|it| it.status == "True")
     {
-        add(&expiring.message, line("rotate NAME --keystore FILE --password-file FILE"));
+        add(&expiring.message, line(ROTATE));
     }
     if let Some(new) = webhook.condition(ConditionType::NewCertificateValid) {
-        let failed = webhook.status.as_ref().and_then(|status| status.test.as_ref()?.new.as_ref());
-        let failed = failed.is_some_and(|test| !test.succeeded);
+        let failed = tests.and_then(|tests| tests.new.as_ref()).filter(|test| !test.succeeded);
         if new.status != "True" {
             add(&new.message, None);
         } else if is(&new.reason, Reason::WaitsForPromotion) {
             add("the New certificate has passed its test, and waits for you", line("promote NAME"));
-        } else if is(&new.reason, Reason::WaitsForTest) && failed {
-            add(&new.message, line("test NAME"));
+        } else if let Some(failed) = failed.filter(|_| is(&new.reason, Reason::WaitsForTest)) {
+            add(&new.message, line(after(failed, "certificate NAME --slot new --part chain")));
         } else if is(&new.reason, Reason::Promoted) {
             add("the New certificate is the one in use: move mtls.new to mtls.active in the manifest", None);
         }
     }
     if let Some(connected) = webhook.condition(ConditionType::Connected).filter(|it| it.status != "True") {
-        add(&format!("{}: {}", connected.reason, connected.message), line("test NAME"));
+        let failed = tests.and_then(|tests| tests.active.as_ref());
+        let command = failed.map_or(TEST, |failed| after(failed, "certificate NAME --part chain"));
+        add(&format!("{}: {}", connected.reason, connected.message), line(command));
     }
     let on_hold =
         |reason: &str| is(reason, Reason::OnHold) && ready.is_none_or(|ready| ready.status != "True");
     let delivering = webhook.condition(ConditionType::Delivering);
     if let Some(delivering) = delivering.filter(|it| it.status != "True" && !on_hold(&it.reason)) {
-        add(&delivering.message, line("test NAME"));
+        add(&delivering.message, line(TEST));
     }
     if let Some(dead) = webhook.status.as_ref().and_then(|status| status.delivery.as_ref()).map(|it| it.dead)
         && dead > 0
@@ -70,6 +87,17 @@ pub(super) fn advice(webhook: &OutboundWebhook) -> Vec<Advice> {
         add(&format!("{dead} events were given up, and are kept"), line("dead list NAME"));
     }
     all
+}
+
+/// What to do after a test that failed: where the receiver refuses the certificate its people need it, and else it
+/// shows at which layer it fails.
+fn after(failed: &TestStatus, certificate: &'static str) -> &'static str {
+    if failed.layer.as_deref() == Some(Layer::TlsClient.as_str()) { certificate } else { TEST }
+}
+
+/// What an administrator types for a namespace in which mTLS is off.
+pub(super) fn enables(namespace: &str) -> String {
+    format!("kubectl label namespace {namespace} {MTLS_LABEL}={ENABLED}")
 }
 
 /// Whether the status speaks of the webhook as it is written now.
@@ -120,6 +148,7 @@ mod tests {
     fn what_is_wrong_has_its_command() {
         for (condition, command) in [
             (("Ready", "False", "Suspended"), "resume orders"),
+            (("Ready", "False", "Expired"), "rotate orders --keystore FILE --password-file FILE"),
             (
                 ("CertificateExpiring", "True", "NoReplacement"),
                 "rotate orders --keystore FILE --password-file FILE",
@@ -130,10 +159,27 @@ mod tests {
         ] {
             assert_eq!(commands(&webhook(&[condition], 0)), [format!("kubectl postrider -n shop {command}")]);
         }
+        let label = "kubectl label namespace shop postrider.dev/mtls=enabled";
+        assert_eq!(commands(&webhook(&[("Ready", "False", "MTLSNotEnabled")], 0)), [label]);
         assert_eq!(commands(&webhook(&[], 2)), ["kubectl postrider -n shop dead list orders"]);
         let told =
             commands(&webhook(&[("Ready", "False", "SecretNotFound"), ("Delivering", "False", "OnHold")], 0));
         assert_eq!(told, ["Ready says SecretNotFound"], "what holds it is told once");
+    }
+
+    #[test]
+    fn who_is_refused_is_told_how_to_print_the_certificate() {
+        let refused = json!({ "succeeded": false, "layer": "TLSClient", "reason": "ClientCertificateRejected",
+            "message": "it is refused", "inputs": "x", "time": "2026-11-24T00:00:00Z" });
+        let conditions = [
+            ("NewCertificateValid", "True", "WaitsForTest"),
+            ("Connected", "False", "ClientCertificateRejected"),
+        ];
+        let mut webhook = webhook(&conditions, 0);
+        let tests = json!({ "active": refused, "new": refused });
+        webhook.status.as_mut().unwrap().test = Some(serde_json::from_value(tests).unwrap());
+        let line = |part: &str| format!("kubectl postrider -n shop certificate orders {part}");
+        assert_eq!(commands(&webhook), [line("--slot new --part chain"), line("--part chain")]);
     }
 
     #[test]

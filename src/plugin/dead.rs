@@ -162,7 +162,8 @@ impl List {
         }
         output.print(&items, [self.name.as_str()], || {
             if items.is_empty() {
-                return format!("{} has no such dead letter.\n", self.name);
+                let such = if self.which.is_empty() { "" } else { " such" };
+                return format!("{} has no{such} dead letter.\n", self.name);
             }
             let now = Timestamp::now();
             let rows: Vec<_> = items

@@ -148,6 +148,14 @@ impl Options {
         Ok(Door { sender, host, token: None })
     }
 
+    /// By which way the dispatcher is reached, for people: no other has been tried.
+    pub(super) fn way(&self) -> String {
+        self.dispatcher.as_ref().map_or_else(
+            || "over TLS, by a port-forward (senders come by its Service)".to_owned(),
+            |url| format!("over TLS at {url}"),
+        )
+    }
+
     async fn trust(&self, connection: &Connection) -> Result<Trust, Failure> {
         let (bundle, from) = if let Some(path) = &self.dispatcher_ca {
             let bytes = std::fs::read(path)
@@ -191,7 +199,7 @@ impl Options {
         let forward = timeout(limits::PLUGIN_CONNECT, pods.portforward(&pod, &[port])).await;
         let mut forward = forward.map_err(|_| no_answer())?.map_err(|error| match error {
             kube::Error::UpgradeConnection(error) => Failure::Forbidden(format!(
-                "no port-forward to Pod {pod} in namespace {namespace}: {}; it takes create on pods/portforward there",
+                "no port-forward to Pod {pod} in namespace {namespace}: {}; it takes get and create on pods/portforward there",
                 chain(&error)
             )),
             error => error.into(),

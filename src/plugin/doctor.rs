@@ -9,6 +9,7 @@ use http::{HeaderValue, Request};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::{
+        apps::v1::StatefulSet,
         authorization::v1::ResourceAttributes,
         coordination::v1::Lease,
         core::v1::{Namespace, Pod},
@@ -20,7 +21,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{
-    advice::is_observed,
+    advice::{enables, is_observed},
     cluster::Connection,
     dispatcher::{self, Right, SELECTOR, who_am_i},
     failure::Failure,
@@ -33,6 +34,10 @@ use crate::{
     controller::LEASE,
     limits,
 };
+
+/// From a checkout.
+const INSTALL: &str =
+    "helm install postrider charts/postrider --namespace postrider --create-namespace --wait";
 
 #[derive(Args)]
 pub(super) struct Doctor {
@@ -114,7 +119,7 @@ impl Doctor {
         };
         match door.status(&format!("namespaces/{}/events", connection.namespace)).await {
             Ok(status) if status.as_u16() == 401 => {
-                finding(WHAT, State::Good, "answers over TLS, and asks who you are")
+                finding(WHAT, State::Good, format!("answers {}, and asks who you are", self.dispatcher.way()))
             }
             Ok(status) => {
                 finding(WHAT, State::Bad, format!("answers {status} to who has not said who they are"))
@@ -194,7 +199,6 @@ async fn definition(connection: &Connection) -> Finding {
     const WHAT: &str = "Definition";
     let name = OutboundWebhook::crd_name();
     let definitions: Api<CustomResourceDefinition> = Api::all(connection.client.clone());
-    let install = "helm install postrider charts/postrider --namespace postrider --create-namespace --wait";
     match definitions.get(name).await {
         Ok(there) => {
             let schema = |definition: &CustomResourceDefinition| {
@@ -209,7 +213,7 @@ async fn definition(connection: &Connection) -> Finding {
                 finding(WHAT, State::Bad, format!("{name} is there and not established"))
                     .fixed_by(format!("kubectl describe crd {name}"))
             } else if schema(&there) == schema(&custom_resource_definition()) {
-                finding(WHAT, State::Good, format!("{name}, v1alpha1, as this plugin knows it"))
+                finding(WHAT, State::Good, format!("{name}, v1alpha1, as in this plugin"))
             } else {
                 let version = env!("CARGO_PKG_VERSION");
                 finding(
@@ -224,7 +228,7 @@ async fn definition(connection: &Connection) -> Finding {
         }
         Err(error) => match Failure::from(error) {
             Failure::NotFound(_) => {
-                finding(WHAT, State::Bad, format!("{name} is not installed")).fixed_by(install)
+                finding(WHAT, State::Bad, format!("{name} is not installed")).fixed_by(INSTALL)
             }
             // Who sees webhooks and no definitions sees enough.
             Failure::Forbidden(_) => {
@@ -234,7 +238,7 @@ async fn definition(connection: &Connection) -> Finding {
                         finding(WHAT, State::Good, format!("{name} is served; you may not see its version"))
                     }
                     Err(Failure::NotFound(_)) => {
-                        finding(WHAT, State::Bad, format!("{name} is not installed")).fixed_by(install)
+                        finding(WHAT, State::Bad, format!("{name} is not installed")).fixed_by(INSTALL)
                     }
                     Err(failure) => unseen(WHAT, &failure),
                 }
@@ -252,8 +256,7 @@ async fn installation(connection: &Connection, installed_in: &str) -> Finding {
         Err(error) => return unseen(WHAT, &error.into()),
     };
     if found.is_empty() {
-        return finding(WHAT, State::Bad, format!("no Pod of Postrider in namespace {installed_in}"))
-            .fixed_by("name its namespace with --installed-in, or install it: helm install postrider charts/postrider -n postrider --create-namespace");
+        return absent(connection, installed_in).await;
     }
     for pod in &found {
         let name = pod.name_any();
@@ -272,6 +275,30 @@ async fn installation(connection: &Connection, installed_in: &str) -> Finding {
         }
     }
     finding(WHAT, State::Good, format!("{} in namespace {installed_in} runs", found[0].name_any()))
+}
+
+/// Why there is no Pod: it has none, it is somewhere else, or nowhere.
+async fn absent(connection: &Connection, installed_in: &str) -> Finding {
+    let ours = ListParams::default().labels(SELECTOR);
+    let bad = |seen: String| finding("Installation", State::Bad, seen);
+    let sets: Api<StatefulSet> = Api::namespaced(connection.client.clone(), installed_in);
+    if let Some(set) = sets.list(&ours).await.ok().and_then(|sets| sets.items.into_iter().next()) {
+        let name = set.name_any();
+        let seen = format!("StatefulSet {name} in namespace {installed_in} has no Pod");
+        return bad(seen).fixed_by(if set.spec.replicas == Some(0) {
+            format!("kubectl -n {installed_in} scale statefulset {name} --replicas 1")
+        } else {
+            format!("kubectl -n {installed_in} describe statefulset {name}")
+        });
+    }
+    let pods: Api<Pod> = Api::all(connection.client.clone());
+    let elsewhere = pods.list(&ours).await.ok().and_then(|pods| pods.items.first()?.namespace());
+    let seen = format!("no Pod of Postrider in namespace {installed_in}");
+    match elsewhere {
+        Some(elsewhere) => bad(format!("{seen}; there is one in {elsewhere}"))
+            .fixed_by(connection.command(&format!("doctor --installed-in {elsewhere}"))),
+        None => bad(seen).fixed_by(INSTALL),
+    }
 }
 
 /// Whether a controller works.
@@ -336,25 +363,31 @@ async fn rights(connection: &Connection, installed_in: &str) -> Finding {
         ("certificate", core(namespace, "get", "configmaps", None)),
         ("send", webhook("create", "events")),
         ("dead", webhook("get", "deadletters")),
+        ("send, dead", core(installed_in, "list", "pods", None)),
+        ("send, dead", core(installed_in, "list", "services", None)),
+        ("send, dead", core(installed_in, "get", "configmaps", None)),
+        // A WebSocket takes both.
+        ("send, dead", core(installed_in, "get", "pods", Some("portforward"))),
         ("send, dead", core(installed_in, "create", "pods", Some("portforward"))),
         ("send, dead", core(namespace, "create", "serviceaccounts", Some("token"))),
     ];
-    let mut missing = Vec::new();
+    let (mut missing, mut here, mut there) = (Vec::new(), false, false);
     for (command, right) in needed {
+        let is_here = right.namespace.as_deref() == Some(namespace);
         let words = format!(
             "{} {}{}{} ({command})",
             right.verb.as_deref().unwrap_or_default(),
             right.resource.as_deref().unwrap_or_default(),
             right.subresource.as_ref().map_or_else(String::new, |subresource| format!("/{subresource}")),
-            if right.namespace.as_deref() == Some(namespace) {
-                String::new()
-            } else {
-                format!(" in {installed_in}")
-            },
+            if is_here { String::new() } else { format!(" in {installed_in}") },
         );
         match connection.may(right).await {
             Ok(true) => {}
-            Ok(false) => missing.push(words),
+            Ok(false) => {
+                missing.push(words);
+                here |= is_here;
+                there |= !is_here;
+            }
             Err(failure) => return unseen(WHAT, &failure),
         }
     }
@@ -362,23 +395,25 @@ async fn rights(connection: &Connection, installed_in: &str) -> Finding {
         return finding(WHAT, State::Good, format!("enough for every command in namespace {namespace}"));
     }
     let user = who_am_i(connection).await.unwrap_or_default();
-    let (option, subject) = match user.strip_prefix("system:serviceaccount:") {
-        Some(account) => ("--serviceaccount", account.to_owned()),
-        None => ("--user", user.clone()),
+    let subject = match user.strip_prefix("system:serviceaccount:") {
+        Some(account) => ["--serviceaccount", account],
+        None => ["--user", &user],
     };
-    let binding = [
-        "kubectl",
-        "-n",
-        namespace,
-        "create",
-        "rolebinding",
-        "postrider-operator",
-        "--clusterrole",
-        "edit",
-        option,
-        &subject,
-    ];
-    let fix = shlex::try_join(binding).unwrap_or_default();
+    let line = |namespace: &str, words: &str, more: &[&str]| {
+        let words = ["kubectl", "-n", namespace, "create"].into_iter().chain(words.split(' '));
+        shlex::try_join(words.chain(more.iter().copied())).unwrap_or_default()
+    };
+    let mut fix = Vec::new();
+    if here {
+        fix.push(line(namespace, "rolebinding postrider-operator --clusterrole edit", &subject));
+    }
+    if there {
+        let role = "role postrider-forward --verb get,create --resource pods/portforward";
+        fix.push(line(installed_in, role, &[]));
+        fix.push(line(installed_in, "rolebinding postrider-forward --role postrider-forward", &subject));
+        fix.push(line(installed_in, "rolebinding postrider-operator --clusterrole view", &subject));
+    }
+    let fix = fix.join("\n");
     finding(WHAT, State::Warning, format!("you may not: {}", missing.join("; "))).fixed_by(fix)
 }
 
@@ -388,17 +423,24 @@ async fn webhooks(connection: &Connection) -> Vec<Finding> {
         Ok(all) => all,
         Err(failure) => return vec![unseen("Webhooks", &failure)],
     };
-    vec![gate(connection, &all).await, seen(connection, &all), ready(connection, &all)]
+    vec![
+        gate(connection, &all).await,
+        seen(connection, &all),
+        ready(connection, &all),
+        connections(connection, &all),
+        certificates(connection, &all),
+    ]
 }
 
 async fn gate(connection: &Connection, all: &[OutboundWebhook]) -> Finding {
     const WHAT: &str = "mTLS gate";
     let namespace = &connection.namespace;
-    let fix = format!("kubectl label namespace {namespace} {MTLS_LABEL}={ENABLED}");
+    let fix = enables(namespace);
     let refused = all.iter().filter_map(|webhook| webhook.condition(ConditionType::Ready));
     let refused = refused.filter(|ready| ready.reason == Reason::MtlsNotEnabled.as_str()).count();
     if refused > 0 {
-        let seen = format!("mTLS is off for namespace {namespace}, and {refused} webhooks ask for it");
+        let seen =
+            format!("mTLS is off for namespace {namespace}, and is asked for by {}", webhooks_of(refused));
         return finding(WHAT, State::Bad, seen).fixed_by(fix);
     }
     let namespaces: Api<Namespace> = Api::all(connection.client.clone());
@@ -416,17 +458,21 @@ async fn gate(connection: &Connection, all: &[OutboundWebhook]) -> Finding {
     }
 }
 
+fn webhooks_of(count: usize) -> String {
+    format!("{count} webhook{}", if count == 1 { "" } else { "s" })
+}
+
 fn seen(connection: &Connection, all: &[OutboundWebhook]) -> Finding {
     const WHAT: &str = "Reconciled";
     let unseen: Vec<_> =
         all.iter().filter(|webhook| !is_observed(webhook)).map(ResourceExt::name_any).collect();
     if unseen.is_empty() {
-        return finding(WHAT, State::Good, format!("{} webhooks, all as they are written now", all.len()));
+        return finding(WHAT, State::Good, format!("{}, as written now", webhooks_of(all.len())));
     }
     let seen = format!("no controller has looked at {} as they are now", unseen.join(", "));
     let namespace = &connection.namespace;
     finding(WHAT, State::Bad, seen).fixed_by(format!(
-        "does the controller run, and does it serve {namespace}? kubectl get leases -A --field-selector metadata.name={LEASE}"
+        "does a controller run, and does it serve {namespace}?\nkubectl get leases -A --field-selector metadata.name={LEASE}"
     ))
 }
 
@@ -447,4 +493,43 @@ fn ready(connection: &Connection, all: &[OutboundWebhook]) -> Finding {
     let names: Vec<_> = not_ready.iter().map(|(name, reason)| format!("{name} ({reason})")).collect();
     finding(WHAT, state, format!("nothing is sent for {}", names.join(", ")))
         .fixed_by(connection.command(&format!("status {first}")))
+}
+
+/// Those that may send, and get nothing through.
+fn connections(connection: &Connection, all: &[OutboundWebhook]) -> Finding {
+    const WHAT: &str = "Connections";
+    let is = |webhook: &OutboundWebhook, type_, status| {
+        webhook.condition(type_).filter(|condition| condition.status == status).cloned()
+    };
+    let fails = |webhook: &&OutboundWebhook| {
+        is(webhook, ConditionType::Ready, "True")?;
+        let failure = is(webhook, ConditionType::Delivering, "False");
+        let failure = failure.or_else(|| is(webhook, ConditionType::Connected, "False"))?;
+        Some((webhook.name_any(), failure.reason))
+    };
+    let failing: Vec<_> = all.iter().filter_map(|webhook| fails(&webhook)).collect();
+    let Some((first, _)) = failing.first() else {
+        return finding(WHAT, State::Good, "no test and no delivery fails");
+    };
+    let names: Vec<_> = failing.iter().map(|(name, reason)| format!("{name} ({reason})")).collect();
+    finding(WHAT, State::Bad, format!("nothing gets through for {}", names.join(", ")))
+        .fixed_by(connection.command(&format!("status {first}")))
+}
+
+fn certificates(connection: &Connection, all: &[OutboundWebhook]) -> Finding {
+    const WHAT: &str = "Certificates";
+    let expires = |webhook: &&OutboundWebhook| {
+        let condition = webhook.condition(ConditionType::CertificateExpiring);
+        condition.is_some_and(|condition| condition.status == "True")
+    };
+    let names: Vec<_> = all.iter().filter(expires).map(ResourceExt::name_any).collect();
+    let Some(first) = names.first() else {
+        return finding(WHAT, State::Good, "none expires soon without one to replace it");
+    };
+    finding(
+        WHAT,
+        State::Warning,
+        format!("expires soon, and nothing waits to replace it: {}", names.join(", ")),
+    )
+    .fixed_by(connection.command(&format!("status {first}")))
 }

@@ -92,6 +92,9 @@ enum Command {
     Doctor(doctor::Doctor),
     /// Print the completions of a shell
     Completion(completion::Completion),
+    /// Print what completes the line, as kubectl reads it
+    #[command(hide = true)]
+    Complete(completion::Complete),
     /// Print docs/plugin-reference.md
     #[command(hide = true)]
     Reference,
@@ -133,6 +136,7 @@ impl Plugin {
             Command::Resume(named) => named.run(false, &connect().await?, output).await,
             Command::Doctor(doctor) => doctor.run(connect, output).await,
             Command::Completion(completion) => completion.run(),
+            Command::Complete(complete) => complete.run().await,
             Command::Reference => output::write(&reference::reference()),
         }
     }

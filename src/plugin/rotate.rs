@@ -31,6 +31,7 @@ use crate::{
     inspect::{self, Files, Secrets},
     keystore::{Format, Loaded, Request, load},
     limits,
+    probe::Layer,
 };
 
 /// Key of the store password in the Secret.
@@ -73,8 +74,12 @@ enum Done {
 enum Seen {
     InUse(CertificateStatus),
     WaitsForPromotion(CertificateStatus),
-    /// It will not go on without a person, and why.
-    Stuck(String),
+    /// It will not go on without a person.
+    Stuck {
+        why: String,
+        /// The receiver refuses the certificate.
+        refused: bool,
+    },
 }
 
 impl Rotate {
@@ -147,9 +152,9 @@ impl Step<'_> {
                 let promote = self.connection.command(&format!("promote {name}"));
                 Err(Failure::Unfinished(format!("it has passed its test, and waits for you:\n  {promote}")))
             }
-            Seen::Stuck(why) => {
+            Seen::Stuck { why, refused } => {
                 anstream::eprintln!("{}", output::failure(&why));
-                anstream::eprint!("{}", self.advice());
+                anstream::eprint!("{}", self.advice(refused));
                 Err(Failure::No)
             }
         }
@@ -305,7 +310,8 @@ impl Step<'_> {
             }
             let said = webhook.condition(ConditionType::NewCertificateValid);
             if let Some(said) = said.filter(|said| said.status != "True") {
-                return ControlFlow::Break(Seen::Stuck(format!("{}: {}", said.reason, said.message)));
+                let why = format!("{}: {}", said.reason, said.message);
+                return ControlFlow::Break(Seen::Stuck { why, refused: false });
             }
             let Some(new) = mtls(webhook).and_then(|mtls| mtls.new.as_ref()).filter(|new| self.is(new))
             else {
@@ -331,10 +337,10 @@ impl Step<'_> {
                     progress.say(State::Bad, &format!("test failed in {layer}: {}", result.reason));
                     if failures >= limits::PLUGIN_FAILED_TESTS {
                         let text = test::text(webhook, "New", result, Timestamp::now());
-                        return ControlFlow::Break(Seen::Stuck(format!(
-                            "its test does not pass\n{}",
-                            text.trim_end()
-                        )));
+                        return ControlFlow::Break(Seen::Stuck {
+                            why: format!("its test does not pass\n{}", text.trim_end()),
+                            refused: layer == Layer::TlsClient.as_str(),
+                        });
                     }
                     progress.wait_for("the controller to test it again");
                 }
@@ -389,15 +395,18 @@ impl Step<'_> {
     }
 
     /// What a person can do who is stuck.
-    fn advice(&self) -> String {
+    fn advice(&self, refused: bool) -> String {
         let name = &self.rotate.name;
         let text = output::paragraph(
             "The certificate before stays in use. The controller goes on testing the New, and promotes it once it passes.",
             "",
             "",
         );
+        let line = |words: &str, command: String| format!("  {words:<14}{}\n", bold(&command));
+        let trusted = self.connection.command(&format!("certificate {name} --slot new --part chain"));
+        let trusted = if refused { line("hand over", trusted) } else { String::new() };
         let again = self.connection.command(&format!("test {name}"));
-        format!("{text}  look again    {}\n  take it back  {}\n", bold(&again), bold(&self.take_back()))
+        text + &trusted + &line("look again", again) + &line("take it back", self.take_back())
     }
 
     fn take_back(&self) -> String {

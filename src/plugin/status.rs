@@ -7,15 +7,15 @@ use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
 use super::{
-    advice::{Advice, advice},
+    advice::{Advice, advice, is_observed},
     cluster::Connection,
     failure::Failure,
     output::{Output, State, ago, bar, bold, days_left, dim, field, left, urgency},
     test,
 };
 use crate::api::v1alpha1::{
-    CertificateStatus, ConditionType, DeliveryStatus, MutualTlsStatus, OutboundWebhook,
-    OutboundWebhookStatus, TestStatus,
+    CertificateStatus, ConditionType, DeliveryStatus, FailureStatus, MutualTlsStatus, OutboundWebhook,
+    OutboundWebhookStatus, RefusalStatus, TestStatus,
 };
 
 #[derive(Args)]
@@ -73,21 +73,46 @@ fn value(webhook: &OutboundWebhook, now: Timestamp) -> Value {
 
 fn text(webhook: &OutboundWebhook, output: Output, now: Timestamp) -> String {
     let status = webhook.status.clone().unwrap_or_default();
-    let ready = webhook.condition(ConditionType::Ready);
-    let state = ready.map_or(State::Unknown, |ready| State::of(ready.status == "True"));
+    let (state, told) = summary(webhook);
     let title = format!("{}/{}", webhook.namespace().unwrap_or_default(), webhook.name_any());
-    let reason = state.paint(ready.map_or("not reconciled yet", |ready| &ready.reason));
-    let mut text = format!("{} {}  {reason}\n", state.mark(), bold(&title));
+    let mut text = format!("{} {}  {}\n", state.mark(), bold(&title), state.paint(&told));
     text += &field("Endpoint", &webhook.spec.endpoint.url);
-    if let Some(ready) = ready {
+    let next = advice(webhook);
+    // What is wrong is told once, with what to do.
+    let ready = webhook.condition(ConditionType::Ready);
+    let told =
+        |ready: &Condition| is_observed(webhook) && ready.status != "True" || is_told(&ready.message, &next);
+    if let Some(ready) = ready.filter(|ready| !told(ready)) {
         text += &field("Ready", &ready.message);
     }
     text += &certificates(webhook, &status, output, now);
     text += &tests(&status, now);
     if let Some(delivery) = &status.delivery {
-        text += &deliveries(delivery, now);
+        text += &deliveries(delivery, &next, now);
     }
-    text + &next(webhook)
+    text + &what_next(&next)
+}
+
+/// How it is in a word or two: one that is ready may still get nothing through.
+fn summary(webhook: &OutboundWebhook) -> (State, String) {
+    let Some(ready) = webhook.condition(ConditionType::Ready) else {
+        return (State::Unknown, "not reconciled yet".to_owned());
+    };
+    if !is_observed(webhook) {
+        return (State::Warning, format!("{}, before the last change", ready.reason));
+    }
+    let fails = |type_| webhook.condition(type_).is_some_and(|condition| condition.status == "False");
+    let but = match ready.status.as_str() {
+        "True" if fails(ConditionType::Delivering) => ", and nothing is delivered",
+        "True" if fails(ConditionType::Connected) => ", and its test fails",
+        status => return (State::of(status == "True"), ready.reason.clone()),
+    };
+    (State::Warning, format!("{}{but}", ready.reason))
+}
+
+/// Whether some advice says this.
+fn is_told(what: &str, advice: &[Advice]) -> bool {
+    advice.iter().any(|advice| advice.message.contains(what))
 }
 
 fn certificates(
@@ -141,7 +166,7 @@ fn tests(status: &OutboundWebhookStatus, now: Timestamp) -> String {
     if all.is_empty() { format!("\n{}", field("Last test", "none yet")) } else { format!("\n{all}") }
 }
 
-fn deliveries(delivery: &DeliveryStatus, now: Timestamp) -> String {
+fn deliveries(delivery: &DeliveryStatus, next: &[Advice], now: Timestamp) -> String {
     let DeliveryStatus { pending, delivered, dead, last_success, last_failure, client_certificate_refused } =
         delivery;
     let gone = if *dead > 0 { State::Warning } else { State::Unknown };
@@ -149,21 +174,22 @@ fn deliveries(delivery: &DeliveryStatus, now: Timestamp) -> String {
     let dead = gone.paint(&format!("{dead} dead"));
     let mut text =
         field("Queue", &format!("{pending} pending, {delivered} delivered, {dead}; last delivery {last}"));
-    if let Some(failure) = last_failure {
-        let when = ago(failure.time.0, now);
-        text += &field(
-            "Last failure",
-            &format!("{when}, {}: {}: {}", failure.layer, failure.reason, failure.message),
-        );
+    if let Some(FailureStatus { time, layer, reason, message }) = last_failure {
+        let message = if is_told(reason, next) { String::new() } else { format!(": {message}") };
+        text += &field("Failed", &format!("{}, {layer}: {reason}{message}", ago(time.0, now)));
     }
-    if let Some(refusal) = client_certificate_refused {
-        text += &field("Refused", &format!("{}, {}", ago(refusal.time.0, now), refusal.message));
+    if let Some(RefusalStatus { time, fingerprint_sha256, taken_fingerprint_sha256, .. }) =
+        client_certificate_refused
+    {
+        let short = |fingerprint: &String| format!("{}…", fingerprint.get(..12).unwrap_or(fingerprint));
+        let taken = taken_fingerprint_sha256.as_ref().map_or_else(|| "none".to_owned(), short);
+        let refused = short(fingerprint_sha256);
+        text += &field("Refused", &format!("{}: {refused}; taken instead: {taken}", ago(time.0, now)));
     }
     text
 }
 
-fn next(webhook: &OutboundWebhook) -> String {
-    let all = advice(webhook);
+fn what_next(all: &[Advice]) -> String {
     if all.is_empty() {
         return format!("\n{}", field("Next", "nothing to do"));
     }

@@ -87,7 +87,14 @@ impl Test {
             untestable(webhook)
                 .map_or(ControlFlow::Continue(()), |why| ControlFlow::Break(Err(Failure::Tried(why))))
         })
-        .await?
+        .await
+        .map_err(|failure| match failure {
+            Failure::Unfinished(message) => {
+                let doctor = connection.command("doctor");
+                Failure::Unfinished(format!("{message}; see whether a controller runs:\n  {doctor}"))
+            }
+            failure => failure,
+        })?
     }
 }
 
@@ -143,11 +150,8 @@ pub(super) fn text(webhook: &OutboundWebhook, slot: &str, test: &TestStatus, now
     let state = state(test);
     let mut told = format!("{} {}  {who}\n", state.mark(), bold(slot));
     for (layer, state, seen) in layers(webhook, test) {
-        told += &output::paragraph(
-            &seen,
-            &format!("  {} {:<10} ", state.mark(), layer.as_str()),
-            &" ".repeat(15),
-        );
+        told +=
+            &output::paragraph(&seen, &format!("  {} {:<9} ", state.mark(), layer.as_str()), &" ".repeat(14));
     }
     told += &field(if test.succeeded { "Passed" } else { "Failed" }, &test.message);
     if let Some(hint) = &test.hint {

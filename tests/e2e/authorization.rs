@@ -15,7 +15,7 @@ use crate::{
         receiver::{Answer, ClientAuth, Options, Received, Receiver},
         secrets,
     },
-    scene::{Dispatcher, Scene, active, condition, start_controller},
+    scene::{Dispatcher, Scene, active, condition, start_controller, story},
 };
 
 tests![
@@ -262,8 +262,13 @@ async fn an_edit_that_nobody_has_seen_sends_nothing(_: Arc<Cluster>) {
     holds(&dispatcher).await;
     dispatcher.post("shop", "x").await;
     receiver.assert_no_more(1, Duration::from_millis(500)).await;
+    // Nobody else is there to tell it.
+    let told = story(&scene, "OnHold").await;
+    let (_, note) = told.iter().find(|(reason, _)| reason == "OnHold").unwrap();
+    assert!(note.ends_with("the identities for this endpoint are not there yet"), "{note}");
     let controller = start_controller(&cluster).await;
     assert_eq!(receiver.wait_for(2).await[1].header("x-tenant"), "two");
+    story(&scene, "Mended").await;
     controller.terminate().await;
 
     // Authorization where there was none.

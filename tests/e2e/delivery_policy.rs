@@ -15,7 +15,7 @@ use crate::{
         eventually, pki,
         receiver::{Answer, Received, Receiver, TO_RECEIVERS},
     },
-    scene::{Scene, active, condition},
+    scene::{Scene, active, condition, story},
 };
 
 tests![
@@ -62,6 +62,14 @@ async fn delivering(scene: &Scene, status: &str, reason: &str) -> OutboundWebhoo
             .is_some_and(|condition| condition.status == status && condition.reason == reason)
     })
     .await
+}
+
+/// Reasons and notes of the Events about deliveries, once what was wrong is mended.
+async fn told_of_deliveries(scene: &Scene) -> Vec<(String, String)> {
+    let of_deliveries = ["OnHold", "EndpointFailing", "EndpointGone", "Mended"];
+    let mut told = story(scene, "Mended").await;
+    told.retain(|(reason, _)| of_deliveries.contains(&reason.as_str()));
+    told
 }
 
 /// Waits until the status of its deliveries is as wanted.
@@ -154,6 +162,12 @@ async fn an_endpoint_that_is_gone_holds_its_events_until_the_spec_changes(cluste
     let ids: HashSet<_> = requests[1..].iter().map(|request| request.header("webhook-id")).collect();
     assert_eq!(ids, HashSet::from([first.as_str(), second.as_str()]));
     delivering(&scene, "True", "Delivering").await;
+    let told = told_of_deliveries(&scene).await;
+    assert!(told[0].1.contains("until the spec changes"), "{told:?}");
+    assert_eq!(
+        told.iter().map(|(reason, _)| reason.as_str()).collect::<Vec<_>>(),
+        ["EndpointGone", "Mended"]
+    );
 }
 
 async fn an_endpoint_that_fails_is_left_alone_but_for_trials_and_recovers_at_once(cluster: Arc<Cluster>) {
@@ -181,6 +195,11 @@ async fn an_endpoint_that_fails_is_left_alone_but_for_trials_and_recovers_at_onc
         })
         .await;
     delivering(&scene, "True", "Delivering").await;
+    let told = told_of_deliveries(&scene).await;
+    assert!(told[0].1.ends_with("HTTP: HTTPStatus: HTTP 500 Internal Server Error"), "{told:?}");
+    assert_eq!(told[1].1, "Delivering: events go out as they come");
+    let reasons: Vec<_> = told.iter().map(|(reason, _)| reason.as_str()).collect();
+    assert_eq!(reasons, ["EndpointFailing", "Mended"]);
 }
 
 async fn a_server_that_asks_for_time_gets_it(cluster: Arc<Cluster>) {
@@ -252,4 +271,6 @@ async fn the_status_tells_what_is_pending_delivered_and_dead_also_after_a_restar
     assert!(condition(&webhook, "Delivering").unwrap().message.contains("suspended"));
     dispatcher.post("shop", "three").await;
     delivery(&scene, "one pending", |told| told.pending == 1).await;
+    let told = story(&scene, "Accepted").await;
+    assert!(told.iter().all(|(reason, _)| reason != "OnHold"), "it was asked for: {told:?}");
 }

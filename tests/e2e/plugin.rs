@@ -40,6 +40,7 @@ tests![
     the_dispatcher_is_reached_through_the_api_server,
     a_doctor_finds_what_is_wrong,
     what_cannot_be_done_has_its_exit_status,
+    kubectl_finds_the_plugin_and_completes_its_lines,
 ];
 
 const PLUGIN: &str = env!("CARGO_BIN_EXE_kubectl-postrider");
@@ -259,6 +260,9 @@ async fn a_test_shows_each_layer(cluster: Arc<Cluster>) {
     scene.condition("orders", "Connected", "False", None).await;
     let shown = scene.plugin("test orders").await.with(1);
     shown.says(&["✗ TLSClient", "alert 48 (unknown_ca)", "– HTTP not reached", "✓ TLSServer", "Failed"]);
+    let shown = scene.plugin("status orders").await.with(0);
+    shown.says(&["! ", "Ready, and its test fails", "certificate orders --part chain"]);
+    scene.plugin("doctor").await.with(1).says(&["✗ Connections", "orders (ClientCertificateRejected)"]);
     scene.mtls_webhook("orders", "https://localhost:1/", "PKCS12").await;
     scene.condition("orders", "Connected", "False", Some("ConnectFailed")).await;
     scene.plugin("test orders").await.with(1).says(&["✓ DNS", "✗ Connect"]);
@@ -319,6 +323,7 @@ async fn a_rotation_that_sticks_says_why(cluster: Arc<Cluster>) {
         "✗ TLSClient",
         "its test does not pass",
         "The certificate before stays in use",
+        "certificate orders --slot new --part chain",
         "take it back",
     ]);
 
@@ -485,6 +490,10 @@ async fn events_are_sent_and_dead_letters_brought_back(cluster: Arc<Cluster>) {
     assert_eq!(again.json()["count"], 1);
     assert_eq!(receiver.wait_for(4).await[3].header("webhook-id"), id);
     with(&[&["dead", "show", "orders", id][..], &as_operator].concat()).await.with(4);
+    with(&[&["dead", "list", "orders"][..], &as_operator].concat())
+        .await
+        .with(0)
+        .says(&["orders has no dead letter."]);
     with(&[&["dead", "delete", "orders", "--all"][..], &as_operator].concat()).await.with(2).says(&["--yes"]);
     let gone =
         with(&[&["dead", "delete", "orders", "--all", "--yes", "-o", "json"][..], &as_operator].concat())
@@ -563,6 +572,21 @@ async fn a_doctor_finds_what_is_wrong(cluster: Arc<Cluster>) {
     let viewer = scene.cluster().kubeconfig_of(scene.namespace.name(), "viewer").await;
     let seen = run(&viewer, scene.namespace.name(), &["doctor"], "").await.with(1);
     seen.says(&["you may not: patch outboundwebhooks", "rolebinding postrider-operator", "you may not look"]);
+
+    // What it prints, an administrator types; it is enough, for a port-forward as well.
+    let installed_in = cluster.namespace().await;
+    let doctor = ["doctor", "-o", "json", "--installed-in", installed_in.name()];
+    let rights = async || {
+        let seen = run(&viewer, scene.namespace.name(), &doctor, "").await.json();
+        let mut findings = seen["findings"].as_array().unwrap().clone().into_iter();
+        findings.find(|finding| finding["what"] == "Your rights").unwrap()
+    };
+    scene.cluster().typed(rights().await["fix"].as_str().unwrap()).await.succeeded();
+    eventually::polled("the rights that were granted", || async {
+        let rights = rights().await;
+        if rights["state"] == "good" { Ok(()) } else { Err(rights.to_string()) }
+    })
+    .await;
 }
 
 async fn what_cannot_be_done_has_its_exit_status(cluster: Arc<Cluster>) {
@@ -588,4 +612,40 @@ async fn what_cannot_be_done_has_its_exit_status(cluster: Arc<Cluster>) {
     run(&away, "x", &["doctor"], "").await.with(1).says(&["✗ API server", "KUBECONFIG"]);
     let script = run(&away, "x", &["completion", "bash"], "").await.with(0);
     assert!(script.stdout.contains("kubectl-postrider") && script.stdout.contains("--password-file"));
+}
+
+async fn kubectl_finds_the_plugin_and_completes_its_lines(cluster: Arc<Cluster>) {
+    let scene = Scene::new(Arc::clone(&cluster)).await;
+    for name in ["orders", "invoices"] {
+        scene.webhook(name, "https://localhost:1", json!({})).await;
+    }
+    // What the archive holds.
+    let programs = directory::unique_directory("programs");
+    let shim = Path::new(env!("CARGO_MANIFEST_DIR")).join("plugin/kubectl_complete-postrider");
+    for (name, program) in
+        [("kubectl-postrider", Path::new(PLUGIN)), ("kubectl_complete-postrider", shim.as_path())]
+    {
+        std::os::unix::fs::symlink(program, programs.join(name)).unwrap();
+    }
+    let kubectl =
+        async |words: &[&str]| cluster.kubectl_with_plugins(&programs).args(words).run().await.succeeded();
+    let namespace = scene.namespace.name();
+    let names = "outboundwebhook.postrider.dev/invoices\noutboundwebhook.postrider.dev/orders\n";
+    assert_eq!(kubectl(&["postrider", "list", "-n", namespace, "-o", "name"]).await, names);
+
+    let completed = async |words: &[&str]| {
+        let words = [&["__complete", "postrider", "-n", namespace][..], words].concat();
+        let stdout = kubectl(&words).await;
+        let values = stdout.lines().map(|line| line.split('\t').next().unwrap().to_owned());
+        values.collect::<Vec<_>>()
+    };
+    assert_eq!(completed(&["stat"]).await, ["status", ":4"]);
+    assert_eq!(completed(&["status", ""]).await, ["invoices", "orders", ":4"]);
+    assert_eq!(completed(&["dead", "list", "o"]).await, ["orders", ":4"]);
+    assert_eq!(completed(&["validate", "--webhook", "inv"]).await, ["invoices", ":4"]);
+    assert_eq!(completed(&["status", "orders", "--output", "y"]).await, ["yaml", ":4"]);
+    assert_eq!(completed(&["list", "--expiring"]).await, ["--expiring-within", ":4"]);
+    assert_eq!(completed(&["rotate", "orders", "--keystore", "/us"]).await, ["/usr/", ":6"]);
+    // Without a cluster it is what is known without one.
+    assert_eq!(completed(&["--context", "other", "status", ""]).await, [":4"]);
 }

@@ -27,6 +27,12 @@ pub enum EventReason {
     TestFailed,
     /// An endpoint refused a client certificate when an event was delivered.
     ClientCertificateRefused,
+    /// An endpoint fails all the time: only single trials are sent until one succeeds.
+    EndpointFailing,
+    /// An endpoint answered 410: nothing is sent until the webhook changes.
+    EndpointGone,
+    /// Nothing is sent, though the webhook is ready.
+    OnHold,
     /// Something is wrong for which nothing is sent.
     NotReady,
     /// What `mtls.active` names cannot be used; the certificate that was accepted before goes on.

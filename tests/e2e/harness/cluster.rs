@@ -145,6 +145,14 @@ impl Cluster {
         Tool::new("env").args([&kubeconfig, &cache, "sh", "-euc", &kubectl]).run().await
     }
 
+    /// kubectl as a person has it to whom this cluster is the current one, and whose plugins are in this directory.
+    pub(crate) fn kubectl_with_plugins(&self, directory: &Path) -> Tool {
+        let mut path = directory.as_os_str().to_owned();
+        path.push(":");
+        path.push(std::env::var_os("PATH").unwrap_or_default());
+        Tool::new(&self.kubectl).env("KUBECONFIG", &self.kubeconfig).env("PATH", path)
+    }
+
     /// Runs kubectl with this on its standard input.
     pub(crate) async fn kubectl_with<A: AsRef<OsStr>>(
         &self,

@@ -1,0 +1,121 @@
+use std::time::Duration;
+
+use tokio::time::advance;
+
+use super::*;
+use crate::telemetry::metrics::Deliveries;
+
+/// A webhook of the board, with what stands in its status.
+struct Scene {
+    entry: Entry,
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self::after(None, Snapshot::default())
+    }
+
+    /// A dispatcher that has just started.
+    fn after(told: Option<Told>, before: Snapshot) -> Self {
+        let activity =
+            Arc::new(Activity::new(Snapshot { state: State::Starting, ..before }, Deliveries::default()));
+        Self { entry: Entry::new(None, activity, told) }
+    }
+
+    /// The reason of what is told of this state and what the note says, once it stands in the status.
+    fn at(&mut self, state: State, change: impl FnOnce(&mut Snapshot)) -> Option<(String, String)> {
+        let mut snapshot = Snapshot { state, ..self.entry.activity.snapshot() };
+        change(&mut snapshot);
+        self.entry.activity = Arc::new(Activity::new(snapshot, Deliveries::default()));
+        let key = WebhookKey { namespace: "shop".to_owned(), name: "orders".to_owned() };
+        let news = self.entry.news(&key, Counts::default(), Timestamp::UNIX_EPOCH)?;
+        self.entry.told = Some(news.told);
+        news.event.map(|event| (event.reason, event.note.unwrap()))
+    }
+
+    fn reason(&mut self, state: State) -> Option<String> {
+        self.at(state, |_| {}).map(|(reason, _)| reason)
+    }
+
+    fn condition(&self) -> &str {
+        &self.entry.told.as_ref().unwrap().delivering.reason
+    }
+}
+
+const FAILING: State = State::Failing { since: Timestamp::UNIX_EPOCH };
+
+fn failed(snapshot: &mut Snapshot) {
+    snapshot.last_failure = Some(LastFailure {
+        at: Timestamp::UNIX_EPOCH,
+        layer: "HTTP".to_owned(),
+        reason: "HTTPStatus".to_owned(),
+        message: "HTTP 500 Internal Server Error".to_owned(),
+    });
+}
+
+fn delivered(snapshot: &mut Snapshot) {
+    snapshot.last_success = Some(Timestamp::from_second(1).unwrap());
+}
+
+#[tokio::test]
+async fn an_endpoint_that_fails_is_told_once_and_once_that_it_is_mended() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.reason(State::Delivering), None);
+    let (reason, note) = scene.at(FAILING, failed).unwrap();
+    assert_eq!(reason, "EndpointFailing");
+    assert!(note.ends_with("until it works; HTTP: HTTPStatus: HTTP 500 Internal Server Error"), "{note}");
+    assert_eq!(scene.at(FAILING, delivered), None);
+    assert_eq!(scene.reason(State::Gone).unwrap(), "EndpointGone");
+    let mended = scene.at(State::Delivering, |_| {}).unwrap();
+    assert_eq!(mended, ("Mended".to_owned(), "Delivering: events go out as they come".to_owned()));
+    assert_eq!(scene.reason(State::Delivering), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_is_told_once_it_lasts() {
+    let hold = State::Holding("the identities for this endpoint are not there yet");
+    let mut scene = Scene::new();
+    advance(Duration::from_mins(1)).await;
+    scene.reason(State::Delivering);
+    for _ in 0..2 {
+        assert_eq!(scene.reason(hold.clone()), None);
+        assert_eq!(scene.condition(), "Delivering");
+        // It was for a moment.
+        scene.reason(State::Delivering);
+        advance(limits::HOLD_TOLD).await;
+    }
+    assert_eq!(scene.reason(hold.clone()), None);
+    advance(limits::HOLD_TOLD).await;
+    assert_eq!(scene.reason(hold.clone()).unwrap(), "OnHold");
+    assert_eq!(scene.reason(hold), None);
+    assert_eq!(scene.reason(State::Delivering).unwrap(), "Mended");
+}
+
+#[tokio::test]
+async fn what_was_asked_for_and_what_the_controller_tells_is_no_news() {
+    let mut scene = Scene::new();
+    for why in TOLD_BY_THE_CONTROLLER {
+        assert_eq!(scene.reason(State::Holding(why)), None);
+        assert_eq!(scene.condition(), "OnHold");
+        assert_eq!(scene.reason(State::Delivering), None);
+    }
+    scene.reason(FAILING).unwrap();
+    assert_eq!(scene.reason(State::Holding(SUSPENDED)), None);
+}
+
+#[tokio::test]
+async fn a_restart_mends_nothing() {
+    let mut before = Scene::new();
+    before.at(FAILING, failed).unwrap();
+    let (told, snapshot) = (before.entry.told.clone(), before.entry.activity.snapshot());
+    let restarted = || Scene::after(told.clone(), snapshot.clone());
+
+    let mut scene = restarted();
+    assert_eq!(scene.reason(State::Delivering), None);
+    assert_eq!(scene.condition(), "EndpointFailing");
+    assert_eq!(scene.at(State::Delivering, delivered).unwrap().0, "Mended");
+
+    let mut scene = restarted();
+    assert_eq!(scene.at(FAILING, |_| {}), None);
+    assert_eq!(scene.reason(State::Delivering).unwrap(), "Mended");
+}
