@@ -38,7 +38,7 @@ pub const KEYSTORES_AT_ONCE: usize = 2;
 pub const RSA_BITS: usize = 2048;
 /// Modulus of an RSA key, bits, at most: what the TLS library signs with.
 pub const RSA_BITS_AT_MOST: usize = 8192;
-/// Below this lifetime left, a certificate carries a warning.
+/// Below this lifetime left, or the last quarter of a shorter life, a certificate is said to expire soon.
 pub const EXPIRING_SOON: Duration = Duration::from_hours(30 * 24);
 
 // --- Events --------------------------------------------------------------------------------------
@@ -360,7 +360,7 @@ pub const ERROR_SOURCES: usize = 16;
 pub const PROMOTED_UNTESTED_BEFORE_EXPIRY: Duration = Duration::from_hours(1);
 /// Days before the expiry of the certificate in use at which a person is reminded of it; negative are days after it.
 pub const REMINDERS: [i64; 9] = [60, 30, 15, 7, 3, 2, 1, -1, -7];
-/// Delay before a failed test of a New is repeated: first and longest.
+/// Delay before a failed test is repeated: first and longest.
 pub const TEST_RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(5));
 /// Connection tests under way at one time.
 pub const TESTS_AT_ONCE: usize = 16;

@@ -2,7 +2,7 @@
 //! ends makes its webhook be reconciled; what it found is an input there.
 //!
 //! A result counts for the inputs that it was made with: the endpoint, its trust, and the wish for a test. It
-//! is kept in the status, so that a restart repeats none.
+//! is kept in the status, so that a restart repeats none that has passed; one that has failed is repeated until it passes.
 
 use std::{
     collections::HashMap,
@@ -140,8 +140,8 @@ impl<C: Clock + Clone> Tests<C> {
         kept.or_else(told).filter(|tested| tested.status.inputs == inputs.of(identity))
     }
 
-    /// Starts the tests that are due, and returns when the next one is: of the Active once for its inputs, of
-    /// a New that waits until it passes.
+    /// Starts the tests that are due, and returns when the next one is: of the Active and of a New that waits, each
+    /// with its inputs until it passes.
     pub(super) fn start_due(
         &self,
         webhook: &OutboundWebhook,
@@ -152,20 +152,17 @@ impl<C: Clock + Clone> Tests<C> {
         let now = self.clock.now();
         let mut next = None;
         let mut due = Vec::new();
-        let active = slots.active.clone();
-        if (active.is_some() || !asks_for_mtls) && self.result(webhook, active.as_deref(), inputs).is_none() {
-            due.push(active);
-        }
-        if let Some(new) = &slots.new {
-            match self.result(webhook, Some(new), inputs) {
+        let active = (slots.active.is_some() || !asks_for_mtls).then(|| slots.active.clone());
+        for identity in active.into_iter().chain(slots.new.clone().map(Some)) {
+            match self.result(webhook, identity.as_deref(), inputs) {
                 Some(tested) if tested.status.succeeded => {}
                 Some(tested) => {
                     let (first, longest) = limits::TEST_RETRY;
                     let at =
                         tested.ended_at.checked_add(backoff(first, longest, tested.failures)).unwrap_or(now);
-                    if at <= now { due.push(Some(Arc::clone(new))) } else { next = Some(at) }
+                    if at <= now { due.push(identity) } else { next = next.into_iter().chain([at]).min() }
                 }
-                None => due.push(Some(Arc::clone(new))),
+                None => due.push(identity),
             }
         }
         if !due.is_empty() {
