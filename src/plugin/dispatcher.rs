@@ -41,7 +41,10 @@ use super::{
 };
 use crate::{
     identity::{Trust, client_config, parse_bundle},
-    ingest::access::{GROUP, RESOURCE},
+    ingest::{
+        self, Target,
+        access::{GROUP, RESOURCE},
+    },
     kubernetes::SERVING_AUTHORITY,
     limits,
 };
@@ -96,6 +99,15 @@ impl Right {
     }
 }
 
+/// The lines for a person who may make such an account, with this right alone.
+fn made_by(account: &str, right: &ingest::access::Right) -> String {
+    let namespace = &right.target.namespace;
+    let words = ["kubectl", "create", "serviceaccount", account, "--namespace", namespace];
+    let mut lines = Vec::from_iter(shlex::try_join(words));
+    lines.extend(right.granted_by(&format!("system:serviceaccount:{namespace}:{account}")));
+    format!("who may make one types:\n  {}", lines.join("\n  "))
+}
+
 /// A connection to the dispatcher.
 pub(super) struct Door {
     sender: SendRequest<Full<Bytes>>,
@@ -123,7 +135,9 @@ impl Options {
             );
             return Err(Failure::Forbidden(message));
         }
-        let token = self.token(connection).await?;
+        let target = Target { namespace: connection.namespace.clone(), name: Some(name.to_owned()) };
+        let Right { verb, subresource } = right;
+        let token = self.token(connection, &ingest::access::Right { verb, subresource, target }).await?;
         let mut door = self.reach(connection).await?;
         door.token = Some(token);
         Ok(door)
@@ -208,14 +222,19 @@ impl Options {
         Ok((host, Box::new(stream)))
     }
 
-    async fn token(&self, connection: &Connection) -> Result<Zeroizing<String>, Failure> {
+    /// A token by which this right is asked for.
+    async fn token(
+        &self,
+        connection: &Connection,
+        right: &ingest::access::Right,
+    ) -> Result<Zeroizing<String>, Failure> {
         if let Some(path) = &self.token_file {
             let bytes = crate::inspect::read(path, limits::TOKEN_BYTES)?;
             let text =
                 std::str::from_utf8(&bytes).map_err(|_| Failure::Usage("the token is no text".to_owned()))?;
             return Ok(Zeroizing::new(text.trim().to_owned()));
         }
-        let (namespace, account) = self.account(connection).await?;
+        let (namespace, account) = self.account(connection, right).await?;
         let spec = TokenRequestSpec {
             audiences: Some(vec![self.token_audience.clone()]),
             expiration_seconds: Some(limits::PLUGIN_TOKEN_SECONDS),
@@ -223,26 +242,35 @@ impl Options {
         };
         let request = TokenRequest { spec: Some(spec), ..TokenRequest::default() };
         let accounts: Api<ServiceAccount> = Api::namespaced(connection.client.clone(), &namespace);
-        let made = accounts.create_token_request(&account, &PostParams::default(), &request).await?;
+        let made = accounts.create_token_request(&account, &PostParams::default(), &request).await;
+        let made = made.map_err(|error| match Failure::from(error) {
+            Failure::NotFound(_) => Failure::NotFound(format!(
+                "there is no ServiceAccount {account:?} in namespace {namespace:?}; {}",
+                made_by(&account, right)
+            )),
+            failure => failure,
+        })?;
         let token = made.status.and_then(|status| status.token);
         let token = token.ok_or_else(|| Failure::Tried("the API server made no token".to_owned()))?;
         Ok(Zeroizing::new(token))
     }
 
     /// Whose token is asked for.
-    async fn account(&self, connection: &Connection) -> Result<(String, String), Failure> {
+    async fn account(
+        &self,
+        connection: &Connection,
+        right: &ingest::access::Right,
+    ) -> Result<(String, String), Failure> {
         if let Some(account) = &self.service_account {
             return Ok((connection.namespace.clone(), account.clone()));
         }
         let user = who_am_i(connection).await?;
         let account = user.strip_prefix("system:serviceaccount:").and_then(|account| account.split_once(':'));
         account.map(|(namespace, name)| (namespace.to_owned(), name.to_owned())).ok_or_else(|| {
-            let namespace = &connection.namespace;
             Failure::Usage(format!(
-                "the dispatcher takes tokens of ServiceAccounts, and you are {user:?}: name one with \
-                 --service-account that may do it, such as\n  \
-                 kubectl -n {namespace} create serviceaccount operator\n  \
-                 kubectl -n {namespace} create rolebinding operator-edit --clusterrole edit --serviceaccount {namespace}:operator"
+                "the dispatcher takes tokens of ServiceAccounts, and you are {user:?}: name one that may do it, such as \
+                 --service-account operator; {}",
+                made_by("operator", right)
             ))
         })
     }

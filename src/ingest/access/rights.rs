@@ -76,7 +76,7 @@ impl Right {
     }
 
     /// The lines for a person who may grant it, as they are to be typed; none for a user whose name cannot be.
-    pub(super) fn granted_by(&self, user: &str) -> Vec<String> {
+    pub(crate) fn granted_by(&self, user: &str) -> Vec<String> {
         let Self { verb, subresource, target: Target { namespace, name } } = self;
         let role = ["postrider", verb, subresource].into_iter().chain(name.as_deref());
         let role = role.collect::<Vec<_>>().join("-");
