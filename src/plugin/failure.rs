@@ -11,6 +11,8 @@ use crate::inspect;
 pub(super) enum Failure {
     /// The answer is no, and has been printed.
     No,
+    /// A person has to go on, and has been told how.
+    Waits,
     /// It cannot be asked for like this.
     Usage(String),
     /// It could not be tried.
@@ -30,6 +32,7 @@ impl Failure {
     pub(super) fn tell(self) -> ExitCode {
         let (status, message) = match self {
             Self::No => return ExitCode::from(1),
+            Self::Waits => return ExitCode::from(6),
             Self::Usage(message) => (2, message),
             Self::Tried(message) => (3, message),
             Self::NotFound(message) => (4, message),

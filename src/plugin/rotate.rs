@@ -150,7 +150,9 @@ impl Step<'_> {
             Seen::InUse(now) => self.finish(output, before.as_ref(), Some(&now)),
             Seen::WaitsForPromotion(_) => {
                 let promote = self.connection.command(&format!("promote {name}"));
-                Err(Failure::Unfinished(format!("it has passed its test, and waits for you:\n  {promote}")))
+                let told = format!("{} it has passed its test, and waits for you:", State::Good.mark());
+                anstream::eprintln!("{told}\n  {}", bold(&promote));
+                Err(Failure::Waits)
             }
             Seen::Stuck { why, refused } => {
                 anstream::eprintln!("{}", output::failure(&why));
