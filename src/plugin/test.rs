@@ -164,9 +164,25 @@ pub(super) fn text(webhook: &OutboundWebhook, slot: &str, test: &TestStatus, now
 const LAYERS: [Layer; 6] =
     [Layer::Dns, Layer::Connect, Layer::Tls, Layer::TlsServer, Layer::TlsClient, Layer::Http];
 
+/// Where it failed. A connection that the server closed broke where TLS had come to, not where it was made.
+fn failed_in(test: &TestStatus) -> Option<&str> {
+    let layer = test.layer.as_deref()?;
+    if test.reason != Reason::ConnectionClosed.as_str() {
+        return Some(layer);
+    }
+    let passed = match (test.client_certificate_requested, test.http_status) {
+        (_, Some(_)) => Layer::Http,
+        (Some(true), None) => Layer::TlsClient,
+        (Some(false), None) if test.tls_version.is_some() && !test.server_chain.is_empty() => Layer::Http,
+        (Some(false), None) => Layer::Tls,
+        (None, None) => return Some(layer),
+    };
+    Some(passed.as_str())
+}
+
 /// What was seen in each layer. What the server showed proves those below; one that failed ends it.
 fn layers(webhook: &OutboundWebhook, test: &TestStatus) -> Vec<(Layer, State, String)> {
-    let failed = test.layer.as_deref();
+    let failed = failed_in(test);
     let passed = match LAYERS.iter().position(|layer| Some(layer.as_str()) == failed) {
         Some(position) => position,
         None if test.succeeded => LAYERS.len(),
@@ -238,5 +254,37 @@ fn client(test: &TestStatus) -> (State, String) {
         }
         (false, true) => (State::Warning, "the server did not ask for our certificate".to_owned()),
         (false, false) => (State::Good, "no client certificate was asked for".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_was_closed_broke_where_tls_had_come_to() {
+        let webhook = serde_json::from_value(json!({
+            "apiVersion": "postrider.dev/v1alpha1", "kind": "OutboundWebhook", "metadata": { "name": "orders" },
+            "spec": { "endpoint": { "url": "https://partner.example" } },
+        }));
+        let webhook: OutboundWebhook = webhook.unwrap();
+        let seen = |of_tls: serde_json::Value| {
+            let mut test = json!({ "succeeded": false, "layer": "Connect", "reason": "ConnectionClosed", "message": "closed",
+                "fingerprintSHA256": "a", "inputs": "x", "time": "2026-11-24T08:00:00Z" });
+            test.as_object_mut().unwrap().extend(of_tls.as_object().unwrap().clone());
+            let test = serde_json::from_value(test).unwrap();
+            layers(&webhook, &test).into_iter().map(|(_, state, _)| state).collect::<Vec<_>>()
+        };
+        let (good, bad, unknown) = (State::Good, State::Bad, State::Unknown);
+        assert_eq!(seen(json!({})), [good, bad, unknown, unknown, unknown, unknown]);
+        let nothing_yet = json!({ "clientCertificateRequested": false });
+        assert_eq!(seen(nothing_yet), [good, good, bad, unknown, unknown, unknown]);
+        let chain = json!([{ "subject": "CN=partner", "validTill": "2027-11-24T08:00:00Z", "fingerprintSHA256": "b" }]);
+        let asked =
+            json!({ "clientCertificateRequested": true, "tlsVersion": "TLSv1.3", "serverChain": chain });
+        assert_eq!(seen(asked), [good, good, good, good, bad, unknown]);
+        let not_asked =
+            json!({ "clientCertificateRequested": false, "tlsVersion": "TLSv1.3", "serverChain": chain });
+        assert_eq!(seen(not_asked), [good, good, good, good, State::Warning, bad]);
     }
 }
