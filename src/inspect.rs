@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::{
+    clock::left,
     identity::{Facts, rfc3339},
     keystore::{Format, Loaded, Refusal, Request, load, quoted},
     limits::{KEYSTORE_BYTES, PASSWORD_BYTES},
@@ -272,13 +273,11 @@ fn refused_text(refusal: &Refusal, request: &Request<'_>) -> String {
 }
 
 fn facts_text(facts: &Facts, now: Timestamp) -> Vec<String> {
-    let days = (facts.valid_till.as_second() - now.as_second()).div_euclid(24 * 3600);
-    let left = if facts.is_expired_at(now) { "expired".to_owned() } else { format!("{days} days left") };
     [
         ("Identifier", facts.identifier.clone()),
         ("Issuer", facts.issuer.clone()),
         ("Valid from", rfc3339(facts.valid_from)),
-        ("Valid till", format!("{} ({left})", rfc3339(facts.valid_till))),
+        ("Valid till", format!("{} ({})", rfc3339(facts.valid_till), left(facts.valid_till, now))),
         ("Serial number", facts.serial_number.clone()),
         ("SHA-256", facts.fingerprint_sha256.clone()),
         ("Alias", facts.alias.as_deref().map_or_else(|| "(none)".to_owned(), quoted)),

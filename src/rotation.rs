@@ -250,27 +250,19 @@ fn promoted_untested_at(active: &Facts) -> Timestamp {
     before_expiry(active, limits::PROMOTED_UNTESTED_BEFORE_EXPIRY.min(life / 10))
 }
 
-/// From when on a certificate is said to expire soon: the last month, or the last quarter of a shorter life.
-pub fn expires_soon_at(facts: &Facts) -> Timestamp {
-    expires_soon_between(facts.valid_from, facts.valid_till)
-}
-
-/// The same of one that is valid between two moments.
-pub(crate) fn expires_soon_between(valid_from: Timestamp, valid_till: Timestamp) -> Timestamp {
-    let life = Duration::try_from(valid_till.duration_since(valid_from)).unwrap_or_default();
-    valid_till.checked_sub(limits::EXPIRING_SOON.min(life / 4)).unwrap_or(valid_till)
-}
-
 fn before_expiry(facts: &Facts, margin: Duration) -> Timestamp {
     facts.valid_till.checked_sub(margin).unwrap_or(facts.valid_till)
 }
 
-/// When the keystore's warning of the end changes next: in the last month it says how many whole days are left.
+/// When the keystore's warning of the end changes next: it begins, and from then on says how many whole days are left.
 fn warned_at(facts: &Facts, now: Timestamp) -> Option<Timestamp> {
     const DAY: i64 = 24 * 60 * 60;
-    let (till, soon) = (facts.valid_till.as_second(), limits::EXPIRING_SOON.as_secs());
-    let left = (till - now.as_second()).min(i64::try_from(soon).unwrap_or(i64::MAX));
-    let days = left.div_euclid(DAY);
+    let soon = facts.expires_soon_at();
+    if now < soon {
+        return Some(soon);
+    }
+    let till = facts.valid_till.as_second();
+    let days = (till - now.as_second()).div_euclid(DAY);
     // A second after so many are left, it is one less.
     (days > 0).then(|| Timestamp::from_second(till - days * DAY + 1).ok())?
 }
@@ -291,7 +283,7 @@ pub fn wakes_at(slots: &Slots, known: &Known<'_>, now: Timestamp) -> Option<Time
         Found::Unusable(_) | Found::NotAsked => None,
     });
     let active = slots.active.as_ref().map(|active| active.facts());
-    let near_the_end = active.iter().flat_map(|facts| [promoted_untested_at(facts), expires_soon_at(facts)]);
+    let near_the_end = active.iter().flat_map(|facts| [promoted_untested_at(facts), facts.expires_soon_at()]);
     let near_the_end = near_the_end.map(Some);
     let reminder = reminders::next_at(slots, known, now);
     let near_the_end = near_the_end.chain([reminder]).chain(warned.map(Some));

@@ -183,10 +183,12 @@ fn the_last_month_is_warned_of() {
     let end = loaded.identity.facts().valid_till;
     let before = |seconds: i64| Timestamp::from_second(end.as_second() - seconds).unwrap();
     let at = |now| load(&Request { now, ..request(&bytes) });
-    assert_eq!(warnings(&at(before(30 * 86400)).unwrap()), []);
-    let loaded = at(before(30 * 86400 - 1)).unwrap();
-    assert_eq!(warnings(&loaded), [WarningReason::ExpiresSoon]);
-    assert!(loaded.warnings[0].message.contains("in 29 days"), "{:?}", loaded.warnings);
+    assert_eq!(warnings(&at(before(30 * 86400 + 1)).unwrap()), []);
+    for (seconds, days) in [(30 * 86400, "in 30 days"), (30 * 86400 - 1, "in 29 days")] {
+        let loaded = at(before(seconds)).unwrap();
+        assert_eq!(warnings(&loaded), [WarningReason::ExpiresSoon]);
+        assert!(loaded.warnings[0].message.contains(days), "{:?}", loaded.warnings);
+    }
     assert_eq!(warnings(&at(before(0)).unwrap()), [WarningReason::ExpiresSoon]);
     assert_eq!(at(before(-1)).unwrap_err().reason, Reason::Expired);
 }

@@ -12,6 +12,7 @@ use kube::{
 use super::{FIELD_MANAGER, status::News};
 use crate::{
     api::v1alpha1::{EventReason, OutboundWebhook, TestStatus},
+    clock::away,
     identity::{Facts, Slot, Slots, fingerprint},
     kubernetes::note_of,
     rotation::{Because, Step, reminders::Reminder},
@@ -175,7 +176,7 @@ fn of_reminder(reminder: &Reminder, names: &Names, now: Timestamp) -> Event {
         }
     };
     let verb = if *days < 0 { "expired" } else { "expires" };
-    let note = format!("{} {verb} {}; {next}", name_of(certificate), reminder.when(now));
+    let note = format!("{} {verb} {}; {next}", name_of(certificate), away(certificate.valid_till, now));
     let about = format!("{:.12} {days}", certificate.fingerprint_sha256);
     event(type_, EventReason::CertificateExpiring, "Remind", &about, note)
 }

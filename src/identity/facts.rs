@@ -1,5 +1,7 @@
 //! What a person is told of a certificate: RFC 5280 fields in the notation of `openssl x509`.
 
+use std::time::Duration;
+
 use aws_lc_rs::digest;
 use data_encoding::{HEXLOWER, HEXUPPER};
 use jiff::Timestamp;
@@ -10,7 +12,7 @@ use x509_parser::{
 };
 
 use super::name::rfc4514;
-use crate::limits::NAME_CHARACTERS;
+use crate::limits::{EXPIRING_SOON, NAME_CHARACTERS};
 
 /// The facts of a leaf certificate and of the chain that stands behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,10 +77,22 @@ impl Facts {
         self.valid_from <= now && !self.is_expired_at(now)
     }
 
+    /// From when on it is said to expire soon.
+    pub fn expires_soon_at(&self) -> Timestamp {
+        expires_soon_between(self.valid_from, self.valid_till)
+    }
+
     /// Whether the validity period is over.
     pub fn is_expired_at(&self, now: Timestamp) -> bool {
         now > self.valid_till
     }
+}
+
+/// From when on a certificate that is valid between two moments is said to expire soon: the last month, or the last
+/// quarter of a shorter life.
+pub(crate) fn expires_soon_between(valid_from: Timestamp, valid_till: Timestamp) -> Timestamp {
+    let life = Duration::try_from(valid_till.duration_since(valid_from)).unwrap_or_default();
+    valid_till.checked_sub(EXPIRING_SOON.min(life / 4)).unwrap_or(valid_till)
 }
 
 /// Facts go into a status, where a name of a hundred kilobytes is not welcome.
@@ -161,5 +175,20 @@ fn key_algorithm(spki: &SubjectPublicKeyInfo<'_>) -> String {
         ("1.3.101.113", _) => "Ed448".to_owned(),
         ("1.2.840.10040.4.1", _) => "DSA".to_owned(),
         (other, _) => other.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn soon_is_the_last_month_or_the_last_quarter() {
+        const HOUR: i64 = 3600;
+        let soon = |hours: i64| {
+            let life = [0, hours * HOUR].map(|second| Timestamp::from_second(second).unwrap());
+            expires_soon_between(life[0], life[1]).as_second() / HOUR
+        };
+        assert_eq!([4, 90 * 24, 365 * 24].map(soon), [3, 90 * 18, 335 * 24]);
     }
 }

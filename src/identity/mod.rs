@@ -14,6 +14,7 @@ mod trust;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroizing;
 
+pub(crate) use facts::expires_soon_between;
 pub use facts::{Facts, FactsError, fingerprint, rfc3339};
 pub(crate) use name::rfc4514;
 pub(crate) use public_key::PublicKey;

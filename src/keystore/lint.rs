@@ -1,12 +1,13 @@
 //! What works and yet deserves a look: each check reads one thing, in the order in which a person would
 //! mend them. None of them refuses; what must be refused is a [`Fault`](super::fault::Fault).
 
+use jiff::Timestamp;
 use x509_parser::{certificate::X509Certificate, extensions::ParsedExtension};
 
 use super::{
     Request, Warning, WarningReason, chain, fault::quoted, select::Selected, select::subject, store::Store,
 };
-use crate::limits::EXPIRING_SOON;
+use crate::identity::Facts;
 
 /// Signature algorithms that no one should rely on: MD2, MD5 and SHA-1 with RSA, DSA and ECDSA.
 const WEAK_SIGNATURES: [(&str, &str); 7] = [
@@ -38,7 +39,7 @@ pub(crate) fn lint(
         client_auth_missing(leaf),
         chain_incomplete(&chain, selected),
         weak_signature(&chain),
-        expires_soon(request, leaf),
+        expires_soon(request.now, selected.identity.facts()),
     ];
     let warning = |(reason, text)| Warning { reason, message: format!("{}: {text}", request.file) };
     found.into_iter().flatten().map(warning).collect()
@@ -133,13 +134,12 @@ fn weak_signature(chain: &[&X509Certificate<'_>]) -> Found {
     Some((WarningReason::WeakSignature, text))
 }
 
-fn expires_soon(request: &Request<'_>, leaf: &X509Certificate<'_>) -> Found {
-    let left = leaf.validity().not_after.timestamp().saturating_sub(request.now.as_second());
-    let soon = i64::try_from(EXPIRING_SOON.as_secs()).unwrap_or(i64::MAX);
+fn expires_soon(now: Timestamp, leaf: &Facts) -> Found {
+    let left = leaf.valid_till.as_second().saturating_sub(now.as_second());
     let text = || match left / (24 * 3600) {
         0 => "the certificate expires within a day; replace it".to_owned(),
         1 => "the certificate expires in 1 day; replace it".to_owned(),
         days => format!("the certificate expires in {days} days; replace it"),
     };
-    (left < soon).then(|| (WarningReason::ExpiresSoon, text()))
+    (now >= leaf.expires_soon_at()).then(|| (WarningReason::ExpiresSoon, text()))
 }

@@ -85,7 +85,7 @@ pub enum WarningReason {
     IntermediateMissing,
     /// A certificate of the chain is signed over SHA-1 or MD5.
     WeakSignature,
-    /// The certificate expires in under 30 days.
+    /// The certificate expires within 30 days, or is in the last quarter of a shorter life.
     ExpiresSoon,
 }
 

@@ -25,12 +25,13 @@ use super::{
     cluster::Connection,
     dispatcher::{self, Right, SELECTOR, who_am_i},
     failure::Failure,
-    output::{self, Output, State, bold, rough},
+    output::{self, Output, State, bold},
 };
 use crate::{
     api::v1alpha1::{
         ConditionType, ENABLED, MTLS_LABEL, OutboundWebhook, Reason, custom_resource_definition,
     },
+    clock::rough,
     controller::LEASE,
     limits,
 };

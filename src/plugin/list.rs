@@ -12,7 +12,10 @@ use super::{
     failure::Failure,
     output::{self, Cell, Output, State, cell, cell_in, days_left, table, urgency},
 };
-use crate::api::v1alpha1::{CertificateStatus, ConditionType, OutboundWebhook};
+use crate::{
+    api::v1alpha1::{CertificateStatus, ConditionType, OutboundWebhook},
+    clock::away,
+};
 
 #[derive(Args)]
 pub(super) struct List {
@@ -49,7 +52,7 @@ impl List {
             let which = self.expiring_within.map_or("", |_| " whose certificate expires within that time");
             return format!("No webhook {place}{which}.\n");
         }
-        let mut head = vec!["NAMESPACE", "NAME", "REASON", "VALID TILL", "LEFT", "IDENTIFIER"];
+        let mut head = vec!["NAMESPACE", "NAME", "REASON", "VALID TILL", "EXPIRES", "IDENTIFIER"];
         if output.is_wide() {
             head.extend(["NEW IDENTIFIER", "FINGERPRINT"]);
         }
@@ -77,7 +80,7 @@ fn row(webhook: &OutboundWebhook, wide: bool, now: Timestamp) -> Vec<Cell> {
     row.extend(match active {
         Some(active) => [
             cell(active.valid_till.0.strftime("%Y-%m-%d").to_string()),
-            cell_in(urgency(active, now), format!("{} d", days_left(active.valid_till.0, now))),
+            cell_in(urgency(active, now), away(active.valid_till.0, now)),
             cell(&active.identifier),
         ],
         None => ["-", "-", "-"].map(cell),

@@ -19,6 +19,7 @@ use unicode_width::UnicodeWidthStr as _;
 use super::failure::Failure;
 use crate::{
     api::v1alpha1::CertificateStatus,
+    clock::{away, rough},
     ingest::access::{GROUP, RESOURCE},
     limits,
 };
@@ -257,31 +258,15 @@ pub(super) fn table(head: &[&str], cut_at: Option<usize>, rows: &[Vec<Cell>]) ->
 
 // --- Times ---
 
-/// Whole days that a certificate is valid yet; less than none once it has expired.
+/// Whole days that a certificate is valid yet, for a program; less than none once it has expired.
 pub(super) fn days_left(till: Timestamp, now: Timestamp) -> i64 {
     (till.as_second() - now.as_second()).div_euclid(24 * 3600)
-}
-
-/// The same for a person.
-pub(super) fn left(till: Timestamp, now: Timestamp) -> String {
-    if now > till { "expired".to_owned() } else { format!("{} left", rough(till.duration_since(now))) }
 }
 
 /// How long ago something was.
 pub(super) fn ago(then: Timestamp, now: Timestamp) -> String {
     let since = now.duration_since(then);
-    if since.as_secs() < 1 { "now".to_owned() } else { format!("{} ago", rough(since)) }
-}
-
-/// A duration to the largest unit that says enough.
-pub(super) fn rough(duration: SignedDuration) -> String {
-    let seconds = duration.as_secs().max(0);
-    match seconds {
-        0..120 => format!("{seconds} s"),
-        120..7_200 => format!("{} min", seconds / 60),
-        7_200..172_800 => format!("{} h", seconds / 3_600),
-        _ => format!("{} days", seconds / 86_400),
-    }
+    if since.as_secs() < 1 { "now".to_owned() } else { away(then, now) }
 }
 
 /// How urgent the end of a certificate is.
@@ -289,7 +274,7 @@ pub(super) fn urgency(certificate: &CertificateStatus, now: Timestamp) -> State 
     let (from, till) = (certificate.valid_from.0, certificate.valid_till.0);
     if now > till || now < from {
         State::Bad
-    } else if now >= crate::rotation::expires_soon_between(from, till) {
+    } else if now >= crate::identity::expires_soon_between(from, till) {
         State::Warning
     } else {
         State::Good

@@ -10,12 +10,15 @@ use super::{
     advice::{Advice, advice, is_observed},
     cluster::Connection,
     failure::Failure,
-    output::{Output, State, ago, bar, bold, days_left, dim, field, left, urgency},
+    output::{Output, State, ago, bar, bold, days_left, dim, field, urgency},
     test,
 };
-use crate::api::v1alpha1::{
-    CertificateStatus, ConditionType, DeliveryStatus, FailureStatus, MutualTlsStatus, OutboundWebhook,
-    OutboundWebhookStatus, RefusalStatus, TestStatus,
+use crate::{
+    api::v1alpha1::{
+        CertificateStatus, ConditionType, DeliveryStatus, FailureStatus, MutualTlsStatus, OutboundWebhook,
+        OutboundWebhookStatus, RefusalStatus, TestStatus,
+    },
+    clock::left,
 };
 
 #[derive(Args)]

@@ -11,11 +11,12 @@ use super::{
     advice::is_observed,
     cluster::Connection,
     failure::Failure,
-    output::{Output, State, field, left},
+    output::{Output, State, field},
     status::condition_json,
 };
 use crate::{
     api::v1alpha1::{CertificateStatus, ConditionType, OutboundWebhook},
+    clock::left,
     inspect::{self, How},
     keystore::load,
 };

@@ -69,17 +69,6 @@ impl Reminder {
     pub fn told(&self) -> Told {
         Told { fingerprint_sha256: self.certificate.fingerprint_sha256.clone(), days: self.days }
     }
-
-    /// How far away the expiry is: `in 30 days`, `in 5 hours`, `7 days ago`.
-    pub fn when(&self, now: Timestamp) -> String {
-        let left = self.certificate.valid_till.duration_since(now);
-        let half = SignedDuration::from_mins(30);
-        let hours = (left.abs() + half).as_hours();
-        let (amount, unit) = if hours < 24 { (hours, "hour") } else { ((hours + 12) / 24, "day") };
-        let plural = if amount == 1 { "" } else { "s" };
-        let away = format!("{amount} {unit}{plural}");
-        if left.is_negative() { format!("{away} ago") } else { format!("in {away}") }
-    }
 }
 
 impl fmt::Display for Told {
@@ -180,22 +169,5 @@ mod tests {
         let unusable = Found::Unusable(Some(Box::new(facts)));
         assert_eq!(due(None, &Slots::default(), &known(&unusable), at(TILL - DAY)), None);
         assert_eq!(due(None, &Slots::default(), &known(&Found::NotAsked), at(TILL + DAY)), None);
-    }
-
-    #[test]
-    fn how_far_away_it_is_reads_well() {
-        let certificate = holding("CN=a", 0).active.unwrap().facts().clone();
-        let reminder = Reminder { certificate, days: 30, waits: None };
-        for (left, text) in [
-            (30 * DAY - 1, "in 30 days"),
-            (20 * DAY + 3600, "in 20 days"),
-            (DAY, "in 1 day"),
-            (5 * 3600, "in 5 hours"),
-            (3600, "in 1 hour"),
-            (-DAY - 1, "1 day ago"),
-            (-7 * DAY, "7 days ago"),
-        ] {
-            assert_eq!(reminder.when(at(TILL - left)), text);
-        }
     }
 }

@@ -163,7 +163,7 @@ fn the_days_that_are_left_are_counted_down() {
     let a = made("a", till);
     let found = usable(&a);
     let wakes = |now| wakes_at(&Slots::default(), &known(&found, &Found::NotAsked, &[]), now);
-    assert_eq!(wakes(at(NOW)), Some(at(till - 30 * DAY + 1)));
+    assert_eq!(wakes(at(NOW)), Some(at(till - 30 * DAY)));
     assert_eq!(wakes(at(till - 30 * DAY)), Some(at(till - 30 * DAY + 1)));
     assert_eq!(wakes(at(till - 30 * DAY + 1)), Some(at(till - 29 * DAY + 1)));
     assert_eq!(wakes(at(till - DAY) + jiff::SignedDuration::from_millis(500)), Some(at(till - DAY + 1)));

@@ -5,7 +5,7 @@ use crate::{
     api::v1alpha1::{ConditionType, Promotion, Reason, TestStatus},
     controller::Problem,
     identity::Facts,
-    rotation::{Found, expires_soon_at},
+    rotation::Found,
 };
 
 /// Type, whether it holds, and why.
@@ -124,7 +124,7 @@ fn connected(observed: &Observed<'_>) -> Option<Judged> {
 fn expiring(observed: &Observed<'_>) -> Option<Judged> {
     let Observed { slots, now, .. } = observed;
     let active = slots.active.as_ref()?.facts();
-    let soon = *now >= expires_soon_at(active);
+    let soon = *now >= active.expires_soon_at();
     let (holds, problem) = if soon && slots.new.is_none() {
         let message =
             format!("{}, and nothing waits to replace it: name its successor in mtls.new", one_line(active));
