@@ -1,12 +1,16 @@
 //! What to do next, by what the status says: its conditions, in the order in which a person would mend things.
 
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt as _;
 use serde::Serialize;
 
 use super::cluster::command;
 use crate::{
-    api::v1alpha1::{ConditionType, ENABLED, MTLS_LABEL, OutboundWebhook, Reason, TestStatus},
-    keystore,
+    api::v1alpha1::{
+        ConditionType, DeliveryStatus, ENABLED, MTLS_LABEL, OutboundWebhook, Reason, TestStatus,
+    },
+    keystore, limits,
     probe::Layer,
 };
 
@@ -27,7 +31,7 @@ pub(super) struct Advice {
 pub(super) fn advice(webhook: &OutboundWebhook) -> Vec<Advice> {
     let namespace = webhook.namespace().unwrap_or_default();
     let name = webhook.name_any();
-    let line = |words: &str| Some(command(&namespace, &words.replace("NAME", &name)));
+    let line = |words: &str| Some(command(&namespace, &words.replacen("NAME", &name, 1)));
     let mut all = Vec::new();
     let mut add = |message: &str, command| all.push(Advice { message: message.to_owned(), command });
 
@@ -70,7 +74,7 @@ pub(super) fn advice(webhook: &OutboundWebhook) -> Vec<Advice> {
             add("the New certificate is the one in use: move mtls.new to mtls.active in the manifest", None);
         }
     }
-    if let Some(connected) = webhook.condition(ConditionType::Connected).filter(|it| it.status != "True") {
+    if let Some(connected) = not_connected(webhook) {
         let failed = tests.and_then(|tests| tests.active.as_ref());
         let command = failed.map_or(TEST, |failed| after(failed, "certificate NAME --part chain"));
         add(&format!("{}: {}", connected.reason, connected.message), line(command));
@@ -84,9 +88,34 @@ pub(super) fn advice(webhook: &OutboundWebhook) -> Vec<Advice> {
     if let Some(dead) = webhook.status.as_ref().and_then(|status| status.delivery.as_ref()).map(|it| it.dead)
         && dead > 0
     {
-        add(&format!("{dead} events were given up, and are kept"), line("dead list NAME"));
+        let message = match dead {
+            1 => "1 event was given up, and is kept".to_owned(),
+            dead => format!("{dead} events were given up, and are kept"),
+        };
+        // The account is for the person to fill in, as a FILE is.
+        add(&message, line("dead list NAME --service-account NAME"));
     }
     all
+}
+
+/// The test of the Active that failed, unless an event was delivered since: the test does not know of that.
+pub(super) fn not_connected(webhook: &OutboundWebhook) -> Option<&Condition> {
+    let status = webhook.status.as_ref()?;
+    let connected = webhook.condition(ConditionType::Connected).filter(|it| it.status != "True")?;
+    let test = status.test.as_ref().and_then(|tests| tests.active.as_ref());
+    let delivered = test.zip(status.delivery.as_ref()).is_some_and(|(test, delivery)| {
+        let taken = delivery.last_success.as_ref().filter(|taken| taken.0 > test.time.0);
+        taken.is_some_and(|taken| !is_by_another(test, delivery, taken.0))
+    });
+    (!delivered).then_some(connected)
+}
+
+/// Whether what was delivered then may have gone with another certificate, for the endpoint had refused this one.
+fn is_by_another(test: &TestStatus, delivery: &DeliveryStatus, delivered: Timestamp) -> bool {
+    delivery.client_certificate_refused.as_ref().is_some_and(|refused| {
+        let till = refused.time.0.checked_add(limits::PREFERENCE).unwrap_or(Timestamp::MAX);
+        Some(&refused.fingerprint_sha256) == test.fingerprint_sha256.as_ref() && delivered <= till
+    })
 }
 
 /// What to do after a test that failed: where the receiver refuses the certificate its people need it, and else it
@@ -161,7 +190,9 @@ mod tests {
         }
         let label = "kubectl label namespace shop postrider.dev/mtls=enabled";
         assert_eq!(commands(&webhook(&[("Ready", "False", "MTLSNotEnabled")], 0)), [label]);
-        assert_eq!(commands(&webhook(&[], 2)), ["kubectl postrider -n shop dead list orders"]);
+        let dead = "kubectl postrider -n shop dead list orders --service-account NAME";
+        assert_eq!(commands(&webhook(&[], 2)), [dead]);
+        assert_eq!(advice(&webhook(&[], 1))[0].message, "1 event was given up, and is kept");
         let told =
             commands(&webhook(&[("Ready", "False", "SecretNotFound"), ("Delivering", "False", "OnHold")], 0));
         assert_eq!(told, ["Ready says SecretNotFound"], "what holds it is told once");
@@ -180,6 +211,26 @@ mod tests {
         webhook.status.as_mut().unwrap().test = Some(serde_json::from_value(tests).unwrap());
         let line = |part: &str| format!("kubectl postrider -n shop certificate orders {part}");
         assert_eq!(commands(&webhook), [line("--slot new --part chain"), line("--part chain")]);
+    }
+
+    #[test]
+    fn a_delivery_says_more_than_an_earlier_test() {
+        let mut webhook = webhook(&[("Connected", "False", "ConnectFailed")], 0);
+        let mut tell = |delivery: serde_json::Value| {
+            let failed = json!({ "fingerprintSHA256": "a", "succeeded": false, "layer": "Connect", "reason": "ConnectFailed",
+                "message": "it is away", "inputs": "x", "time": "2026-11-24T08:00:00Z" });
+            let status = json!({ "conditions": webhook.status.as_ref().unwrap().conditions,
+                "test": { "active": failed }, "delivery": delivery });
+            webhook.status = Some(serde_json::from_value(status).unwrap());
+            not_connected(&webhook).is_some()
+        };
+        assert!(tell(json!({})));
+        assert!(tell(json!({ "lastSuccess": "2026-11-24T07:59:59Z" })));
+        assert!(!tell(json!({ "lastSuccess": "2026-11-24T08:00:01Z" })));
+        let refused = json!({ "fingerprintSHA256": "a", "takenFingerprintSHA256": "b", "message": "refused",
+            "time": "2026-11-24T08:01:00Z" });
+        assert!(tell(json!({ "lastSuccess": "2026-11-24T08:01:01Z", "clientCertificateRefused": refused })));
+        assert!(!tell(json!({ "lastSuccess": "2026-11-24T08:07:00Z", "clientCertificateRefused": refused })));
     }
 
     #[test]

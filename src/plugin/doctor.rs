@@ -21,11 +21,11 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{
-    advice::{enables, is_observed},
+    advice::{enables, is_observed, not_connected},
     cluster::Connection,
     dispatcher::{self, Right, SELECTOR, who_am_i},
     failure::Failure,
-    output::{self, Output, State, bold},
+    output::{self, Output, State, bold, count},
 };
 use crate::{
     api::v1alpha1::{
@@ -440,8 +440,10 @@ async fn gate(connection: &Connection, all: &[OutboundWebhook]) -> Finding {
     let refused = all.iter().filter_map(|webhook| webhook.condition(ConditionType::Ready));
     let refused = refused.filter(|ready| ready.reason == Reason::MtlsNotEnabled.as_str()).count();
     if refused > 0 {
-        let seen =
-            format!("mTLS is off for namespace {namespace}, and is asked for by {}", webhooks_of(refused));
+        let seen = format!(
+            "mTLS is off for namespace {namespace}, and is asked for by {}",
+            count(refused as u64, "webhook")
+        );
         return finding(WHAT, State::Bad, seen).fixed_by(fix);
     }
     let namespaces: Api<Namespace> = Api::all(connection.client.clone());
@@ -459,16 +461,12 @@ async fn gate(connection: &Connection, all: &[OutboundWebhook]) -> Finding {
     }
 }
 
-fn webhooks_of(count: usize) -> String {
-    format!("{count} webhook{}", if count == 1 { "" } else { "s" })
-}
-
 fn seen(connection: &Connection, all: &[OutboundWebhook]) -> Finding {
     const WHAT: &str = "Reconciled";
     let unseen: Vec<_> =
         all.iter().filter(|webhook| !is_observed(webhook)).map(ResourceExt::name_any).collect();
     if unseen.is_empty() {
-        return finding(WHAT, State::Good, format!("{}, as written now", webhooks_of(all.len())));
+        return finding(WHAT, State::Good, format!("{}, as written now", count(all.len() as u64, "webhook")));
     }
     let seen = format!("no controller has looked at {} as they are now", unseen.join(", "));
     let namespace = &connection.namespace;
@@ -499,16 +497,13 @@ fn ready(connection: &Connection, all: &[OutboundWebhook]) -> Finding {
 /// Those that may send, and get nothing through.
 fn connections(connection: &Connection, all: &[OutboundWebhook]) -> Finding {
     const WHAT: &str = "Connections";
-    let is = |webhook: &OutboundWebhook, type_, status| {
-        webhook.condition(type_).filter(|condition| condition.status == status).cloned()
+    let fails = |webhook: &OutboundWebhook| {
+        webhook.condition(ConditionType::Ready).filter(|ready| ready.status == "True")?;
+        let delivering = webhook.condition(ConditionType::Delivering);
+        let failure = delivering.filter(|it| it.status == "False").or_else(|| not_connected(webhook))?;
+        Some((webhook.name_any(), failure.reason.clone()))
     };
-    let fails = |webhook: &&OutboundWebhook| {
-        is(webhook, ConditionType::Ready, "True")?;
-        let failure = is(webhook, ConditionType::Delivering, "False");
-        let failure = failure.or_else(|| is(webhook, ConditionType::Connected, "False"))?;
-        Some((webhook.name_any(), failure.reason))
-    };
-    let failing: Vec<_> = all.iter().filter_map(|webhook| fails(&webhook)).collect();
+    let failing: Vec<_> = all.iter().filter_map(fails).collect();
     let Some((first, _)) = failing.first() else {
         return finding(WHAT, State::Good, "no test and no delivery fails");
     };

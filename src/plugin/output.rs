@@ -256,6 +256,11 @@ pub(super) fn table(head: &[&str], cut_at: Option<usize>, rows: &[Vec<Cell>]) ->
     text
 }
 
+/// So many of something.
+pub(super) fn count(number: u64, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
 // --- Times ---
 
 /// Whole days that a certificate is valid yet, for a program; less than none once it has expired.

@@ -7,7 +7,7 @@ use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
 use super::{
-    advice::{Advice, advice, is_observed},
+    advice::{Advice, advice, is_observed, not_connected},
     cluster::Connection,
     failure::Failure,
     output::{Output, State, ago, bar, bold, days_left, dim, field, urgency},
@@ -104,10 +104,10 @@ fn summary(webhook: &OutboundWebhook) -> (State, String) {
     if !is_observed(webhook) {
         return (State::Warning, format!("{}, before the last change", ready.reason));
     }
-    let fails = |type_| webhook.condition(type_).is_some_and(|condition| condition.status == "False");
+    let delivering = webhook.condition(ConditionType::Delivering);
     let but = match ready.status.as_str() {
-        "True" if fails(ConditionType::Delivering) => ", and nothing is delivered",
-        "True" if fails(ConditionType::Connected) => ", and its test fails",
+        "True" if delivering.is_some_and(|it| it.status == "False") => ", and nothing is delivered",
+        "True" if not_connected(webhook).is_some() => ", and its test fails",
         status => return (State::of(status == "True"), ready.reason.clone()),
     };
     (State::Warning, format!("{}{but}", ready.reason))
