@@ -15,7 +15,7 @@ use super::{
     cluster::Connection,
     dispatcher::{Door, Options, Right},
     failure::Failure,
-    output::{self, Output, State, ago, bold, cell, field, table},
+    output::{self, Output, State, ago, bold, cell, count, field, table},
 };
 use crate::limits;
 
@@ -116,7 +116,7 @@ impl Dead {
             Self::Show(show) => show.run(connection, output).await,
             Self::Replay(chosen) => {
                 let count = chosen.all_of(connection, "create", Method::POST, "/replay").await?;
-                told(output, &chosen.name, count, "wait to be sent again")
+                told(output, &chosen.name, count, "to be sent again")
             }
             Self::Delete(delete) => delete.run(connection, output).await,
         }
@@ -160,7 +160,10 @@ impl List {
                 break;
             }
         }
-        output.print(&items, [self.name.as_str()], || {
+        if output.is_name() {
+            return names(&items);
+        }
+        output.print(&items, [], || {
             if items.is_empty() {
                 let such = if self.which.is_empty() { "" } else { " such" };
                 return format!("{} has no{such} dead letter.\n", self.name);
@@ -183,6 +186,11 @@ impl List {
     }
 }
 
+/// Their ids, one a line, as the other commands take them.
+fn names(items: &[Value]) -> Result<(), Failure> {
+    output::write(&items.iter().flat_map(|item| [text(&item["id"]), "\n"]).collect::<String>())
+}
+
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
@@ -195,7 +203,10 @@ impl Show {
         let Some(item) = found["items"].as_array().and_then(|items| items.first()) else {
             return Err(Failure::NotFound(format!("{} has no dead letter {}", self.name, self.id)));
         };
-        output.print(item, [self.name.as_str()], || {
+        if output.is_name() {
+            return names(std::slice::from_ref(item));
+        }
+        output.print(item, [], || {
             let mut shown = format!("{}\n", bold(text(&item["id"])));
             for (label, key) in [
                 ("Accepted", "acceptedAt"),
@@ -270,7 +281,7 @@ impl Delete {
             return Err(Failure::Interrupted("nothing was removed".to_owned()));
         }
         let count = self.chosen.all_of(connection, "delete", Method::DELETE, "").await?;
-        told(output, &self.chosen.name, count, "are removed for good")
+        told(output, &self.chosen.name, count, "removed for good")
     }
 
     fn confirmed(&self) -> Result<bool, Failure> {
@@ -285,11 +296,11 @@ impl Delete {
     }
 }
 
-fn told(output: Output, name: &str, count: u64, what: &str) -> Result<(), Failure> {
-    output.print(&json!({ "count": count }), [name], || {
-        let state = if count > 0 { State::Good } else { State::Unknown };
+fn told(output: Output, name: &str, number: u64, what: &str) -> Result<(), Failure> {
+    output.print(&json!({ "count": number }), [name], || {
+        let state = if number > 0 { State::Good } else { State::Unknown };
         output::paragraph(
-            &format!("{count} dead letters of {name} {what}"),
+            &format!("{what}: {} of {name}", count(number, "dead letter")),
             &format!("{} ", state.mark()),
             "  ",
         )

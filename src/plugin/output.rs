@@ -52,6 +52,10 @@ impl Output {
         self.format == Some(Format::Wide)
     }
 
+    pub(super) fn is_name(self) -> bool {
+        self.format == Some(Format::Name)
+    }
+
     pub(super) fn is_for_programs(self) -> bool {
         !matches!(self.format, None | Some(Format::Wide))
     }

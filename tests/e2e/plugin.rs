@@ -226,7 +226,7 @@ async fn webhooks_are_listed_by_the_time_that_is_left(cluster: Arc<Cluster>) {
     let within = |time: &str| format!("list --expiring-within {time} -o json");
     assert_eq!(names(scene.plugin(&within("30d")).await.with(0)), ["day", "week"]);
     assert_eq!(names(scene.plugin(&within("48h")).await.with(0)), ["day"]);
-    scene.plugin("list --expiring-within 48h --exit-code").await.with(1).says(&["CN=day", "1 d"]);
+    scene.plugin("list --expiring-within 48h --exit-code").await.with(1).says(&["CN=day", "in 30 h"]);
     scene
         .plugin("list --expiring-within 1h --exit-code")
         .await
@@ -349,7 +349,9 @@ async fn a_person_promotes_where_it_is_theirs_to_do(cluster: Arc<Cluster>) {
     let (_, keystore) = next("/CN=orders-2028").await;
     let password = password_file(&keystore);
     let rotate = ["rotate", "orders", "--keystore", text(&keystore.path), "--password-file", text(&password)];
-    scene.plugin_with(&rotate).await.with(6).says(&["waits for you", "promote orders"]);
+    let waits =
+        scene.plugin_with(&rotate).await.with(6).says(&["✓ it has passed its test", "promote orders"]);
+    assert!(!waits.stderr.contains("error:"), "{}", waits.stderr);
     scene.plugin("status orders").await.says(&["promote orders"]);
     scene.plugin("promote orders").await.with(0).says(&["CN=orders-2028", "is in use now"]);
     scene.plugin("promote orders").await.with(0).says(&["is in use already"]);
@@ -441,6 +443,14 @@ async fn events_are_sent_and_dead_letters_brought_back(cluster: Arc<Cluster>) {
 
     // The person is no ServiceAccount, and has not named one; one that may nothing gets nowhere.
     with(&["send", "orders"]).await.with(2).says(&["--service-account"]);
+    let none = with(&["dead", "list", "orders", "--service-account", "operator"]).await.with(4);
+    let namespace = scene.namespace.name();
+    none.says(&[
+        "there is no ServiceAccount \"operator\"",
+        &format!("kubectl create serviceaccount operator --namespace {namespace}"),
+        "kubectl create role postrider-get-deadletters-orders",
+        &format!("--serviceaccount {namespace}:operator"),
+    ]);
     operator(&scene, "nobody", &[]).await;
     let refused = with(&["send", "orders", "--service-account", "nobody"]).await.with(5);
     refused.says(&[
@@ -482,6 +492,8 @@ async fn events_are_sent_and_dead_letters_brought_back(cluster: Arc<Cluster>) {
     .await;
     let id = listed["id"].as_str().unwrap();
     with(&[&["dead", "list", "orders"][..], &as_operator].concat()).await.with(0).says(&[id, "HTTPStatus"]);
+    let named = with(&[&["dead", "list", "orders", "-o", "name"][..], &as_operator].concat()).await.with(0);
+    assert_eq!(named.stdout, format!("{id}\n"));
     let shown = with(&[&["dead", "show", "orders", id][..], &as_operator].concat()).await.with(0);
     shown.says(&["422: no such order", "dead"]);
     with(&[&["dead", "replay", "orders"][..], &as_operator].concat()).await.with(2).says(&["choose them"]);
