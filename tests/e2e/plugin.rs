@@ -19,6 +19,7 @@ use crate::{
         process::Program,
         receiver::{Answer, ClientAuth, Options, Receiver},
         secrets,
+        servers::TlsServer,
         tool::Tool,
     },
     ingest_server::secure_address,
@@ -263,6 +264,11 @@ async fn a_test_shows_each_layer(cluster: Arc<Cluster>) {
     let shown = scene.plugin("status orders").await.with(0);
     shown.says(&["! ", "Ready, and its test fails", "certificate orders --part chain"]);
     scene.plugin("doctor").await.with(1).says(&["✗ Connections", "orders (ClientCertificateRejected)"]);
+    // The JDK says no by closing the connection, once TLS is up.
+    let closes = TlsServer::java(&shared.server, &others, "TLSv1.3").await;
+    scene.mtls_webhook("orders", &closes.url(), "PKCS12").await;
+    scene.condition("orders", "Connected", "False", Some("ConnectionClosed")).await;
+    scene.plugin("test orders").await.with(1).says(&["✓ TLSServer", "✗ TLSClient ConnectionClosed"]);
     scene.mtls_webhook("orders", "https://localhost:1/", "PKCS12").await;
     scene.condition("orders", "Connected", "False", Some("ConnectFailed")).await;
     scene.plugin("test orders").await.with(1).says(&["✓ DNS", "✗ Connect"]);
