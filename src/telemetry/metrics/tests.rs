@@ -158,6 +158,22 @@ fn alerts_the_dashboard_and_the_pages_name_only_metrics_that_there_are() {
     }
 }
 
+/// `make pictures ONLY=dashboard` makes it anew.
+#[test]
+fn the_picture_of_the_dashboard_is_of_this_dashboard() {
+    let picture = include_str!("../../../docs/pictures/dashboard.svg");
+    let dashboard: serde_json::Value =
+        serde_json::from_str(include_str!("../../../charts/postrider/files/dashboard.json")).unwrap();
+    for panel in dashboard["panels"].as_array().unwrap() {
+        let queries = panel["targets"].as_array().unwrap().iter().map(|target| &target["expr"]);
+        for shown in queries.chain([&panel["title"]]) {
+            let shown = shown.as_str().unwrap();
+            let written = shown.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+            assert!(picture.contains(&written), "docs/pictures/dashboard.svg is without {shown}");
+        }
+    }
+}
+
 #[test]
 fn webhooks_beyond_the_bound_are_told_of_together() {
     let (dispatcher, parts) = dispatcher();
