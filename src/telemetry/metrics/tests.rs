@@ -44,8 +44,9 @@ fn busy_controller() -> String {
     let controller = Controller::new(Because::VARIANTS.iter().map(|because| because.as_str()));
     controller.tested(true, "Succeeded");
     let certificate = Certificate { slot: "active", not_before: 1, not_after: 2 };
+    let keystores = vec![Keystore { slot: "active", usable: true }];
     let tests = vec![Tested { slot: "active", succeeded: true }];
-    let observed = Observed { ready: true, certificates: vec![certificate], tests };
+    let observed = Observed { ready: true, certificates: vec![certificate], keystores, tests };
     controller.observed(webhook("orders"), observed);
     let api_requests = ApiRequests::default();
     api_requests.answered(Some(http::StatusCode::OK));
@@ -206,7 +207,7 @@ fn certificates_that_expire_first_are_told_of_in_any_case() {
     let observed = |not_after| Observed {
         ready: false,
         certificates: vec![Certificate { slot: "active", not_before: 0, not_after }],
-        tests: Vec::new(),
+        ..Observed::default()
     };
     for n in 0..limits::METRICS_WEBHOOKS {
         controller.observed(webhook(&format!("w{n}")), observed(9_000));
