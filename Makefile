@@ -1,4 +1,4 @@
-.PHONY: demo test prove-rotation bench soak scale image e2e lint deny chart-lint crds chart-readme reference faults plugin plugin-reference ci help
+.PHONY: demo test prove-rotation bench soak scale image e2e lint deny chart-lint crds chart-readme reference faults plugin plugin-reference pictures ci help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -82,6 +82,10 @@ chart-readme: ## write the chart's README anew from its values
 plugin-reference: ## write docs/plugin-reference.md anew from what --help prints
 	cargo run --quiet --bin kubectl-postrider -- reference > docs/plugin-reference.md.new
 	mv docs/plugin-reference.md.new docs/plugin-reference.md
+
+pictures: ## make the recording and the picture of the dashboard in docs/pictures anew (17 min; ONLY=terminal in one, ONLY=dashboard)
+	@tests/require cargo go cc openssl keytool python3 curl
+	docs/pictures/make $(ONLY)
 
 ci: ## lint, chart-lint, deny, test, demo, prove-rotation, a small scale and e2e, in turn, with times
 	.ci/run

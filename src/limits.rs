@@ -220,8 +220,8 @@ pub const METRICS_OLDEST_EVENTS: usize = 16;
 pub const METRICS_ATTEMPT_SECONDS: [f64; 12] =
     [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
 /// Of the time from the acceptance of an event to its delivery, seconds: as long as an event is tried.
-pub const METRICS_END_TO_END_SECONDS: [f64; 14] =
-    [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 3_600.0, 21_600.0, 86_400.0];
+pub const METRICS_END_TO_END_SECONDS: [f64; 15] =
+    [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0, 120.0, 300.0, 3_600.0, 21_600.0, 86_400.0];
 /// Of a commit of the queue, seconds.
 pub const METRICS_COMMIT_SECONDS: [f64; 11] =
     [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5];

@@ -146,7 +146,8 @@ fn certificates(
             text += &field("", &dim(&format!("SHA-256 {}", certificate.fingerprint_sha256)));
             text += &field("", &dim(&format!("issued by {}", certificate.issuer)));
         }
-        for warning in &certificate.warnings {
+        // What has been replaced needs nothing done.
+        for warning in certificate.warnings.iter().filter(|_| slot != "Previous") {
             text += &field("", &State::Warning.paint(&format!("{}: {}", warning.reason, warning.message)));
         }
         text

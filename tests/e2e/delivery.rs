@@ -18,7 +18,7 @@ use crate::{
         receiver::{Answer, ClientAuth, Options, Received, Receiver},
         tool::Tool,
     },
-    scene::{Poster, Scene, id_of, start_controller},
+    scene::{Poster, Scene, id_of, start_controller, story},
 };
 
 tests![
@@ -266,6 +266,7 @@ async fn an_expired_certificate_sends_nothing_more(cluster: Arc<Cluster>) {
     let first = receiver.wait_for(1).await.remove(0);
     assert_eq!(first.client_fingerprint_sha256.as_ref(), Some(&certificate.facts.fingerprint_sha256));
     scene.not_ready("shop", "Expired").await;
+    story(&scene, "ActiveExpired").await;
     let kept = dispatcher.post("shop", "kept").await;
     receiver.assert_no_more(1, Duration::from_millis(500)).await;
     scene.keystore("shop", shared.pkcs12().await).await;

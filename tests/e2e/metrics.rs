@@ -210,6 +210,7 @@ async fn check_controller(before: &Scrape, scene: &Scene, next: &Facts) {
         assert_eq!(scrape.get_of("shop", not_before, &slot), seconds(facts.not_before));
     }
     assert_eq!(scrape.find_of("shop", not_after, ",slot=\"new\""), None);
+    assert_eq!(scrape.get_of("shop", "keystore_usable", ",slot=\"active\""), 1.0);
     assert_eq!(scrape.get_of("shop", "connection_test_succeeded", ",slot=\"active\""), 1.0);
     assert_eq!(scrape.get_of("shop", "webhook_ready", ""), 1.0);
     assert_eq!(scrape.get("controller_leader"), 1.0);

@@ -54,7 +54,7 @@ pub struct TestStatus {
     pub reason: String,
     /// What was seen, which side, and what to do.
     pub message: String,
-    /// Where it failed: DNS, connect, TLS, HTTP.
+    /// Where it failed: `DNS`, `Connect`, `TLS`, `TLSServer`, `TLSClient`, `HTTP` or `Timeout`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layer: Option<String>,
     /// The TLS alert that the server sent.

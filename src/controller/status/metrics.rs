@@ -5,7 +5,7 @@ use crate::{
     api::v1alpha1::{ConditionType, OutboundWebhookStatus, TestStatus},
     identity::{Facts, Slot},
     rotation::Found,
-    telemetry::metrics::{self, Certificate, Tested},
+    telemetry::metrics::{self, Certificate, Keystore, Tested},
 };
 
 pub(super) fn of(observed: &Observed<'_>, status: &OutboundWebhookStatus) -> metrics::Observed {
@@ -18,11 +18,22 @@ pub(super) fn of(observed: &Observed<'_>, status: &OutboundWebhookStatus) -> met
     if let (None, Found::Unusable(Some(facts))) = (&observed.slots.active, &observed.keystores.active.found) {
         certificates.push(certificate(Slot::Active, facts));
     }
+    let keystores = [(Slot::Active, &observed.keystores.active), (Slot::New, &observed.keystores.new)];
+    let keystores = keystores.into_iter().filter_map(|(slot, keystore)| match keystore.found {
+        Found::NotAsked => None,
+        Found::Usable(_) => Some(Keystore { slot: slot.as_str(), usable: true }),
+        Found::Unusable(_) => Some(Keystore { slot: slot.as_str(), usable: false }),
+    });
     let tests = status.test.iter().flat_map(|tests| [(Slot::Active, &tests.active), (Slot::New, &tests.new)]);
     let tested = |(slot, test): (Slot, &Option<TestStatus>)| {
         test.as_ref().map(|test| Tested { slot: slot.as_str(), succeeded: test.succeeded })
     };
-    metrics::Observed { ready, certificates, tests: tests.filter_map(tested).collect() }
+    metrics::Observed {
+        ready,
+        certificates,
+        keystores: keystores.collect(),
+        tests: tests.filter_map(tested).collect(),
+    }
 }
 
 fn certificate(slot: Slot, facts: &Facts) -> Certificate {

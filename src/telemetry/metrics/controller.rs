@@ -45,6 +45,15 @@ pub struct Certificate {
     pub not_after: i64,
 }
 
+/// What a webhook names as the keystore of a slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keystore {
+    /// `active` or `new`.
+    pub slot: &'static str,
+    /// Whether what is there now can be used.
+    pub usable: bool,
+}
+
 /// The last connection test with what is in a slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tested {
@@ -61,6 +70,8 @@ pub struct Observed {
     pub ready: bool,
     /// One a slot at most.
     pub certificates: Vec<Certificate>,
+    /// One for each that is named.
+    pub keystores: Vec<Keystore>,
     /// Likewise.
     pub tests: Vec<Tested>,
 }
@@ -241,6 +252,11 @@ impl Collector for Webhooks {
         slots("certificate_not_before_timestamp", help, Some(&Unit::Seconds), |observed| {
             let all = observed.certificates.iter();
             all.map(|certificate| (certificate.slot, certificate.not_before)).collect()
+        })?;
+        let help = "Whether the keystore that mtls.active or mtls.new names can be used as it is now.";
+        slots("keystore_usable", help, None, |observed| {
+            let all = observed.keystores.iter();
+            all.map(|keystore| (keystore.slot, i64::from(keystore.usable))).collect()
         })?;
         let help = "Whether the last connection test with what is in a slot passed.";
         slots("connection_test_succeeded", help, None, |observed| {

@@ -26,7 +26,7 @@ use prometheus_client::{
 
 use crate::event::WebhookKey;
 pub use connections::{Connections, Handshake};
-pub use controller::{Certificate, Controller, Observed, Term, Tested};
+pub use controller::{Certificate, Controller, Keystore, Observed, Term, Tested};
 pub use dispatcher::{Amounts, Deliveries, Dispatcher, Parts, State};
 pub use page::Page;
 pub(super) use page::tell;

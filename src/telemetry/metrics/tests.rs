@@ -44,8 +44,9 @@ fn busy_controller() -> String {
     let controller = Controller::new(Because::VARIANTS.iter().map(|because| because.as_str()));
     controller.tested(true, "Succeeded");
     let certificate = Certificate { slot: "active", not_before: 1, not_after: 2 };
+    let keystores = vec![Keystore { slot: "active", usable: true }];
     let tests = vec![Tested { slot: "active", succeeded: true }];
-    let observed = Observed { ready: true, certificates: vec![certificate], tests };
+    let observed = Observed { ready: true, certificates: vec![certificate], keystores, tests };
     controller.observed(webhook("orders"), observed);
     let api_requests = ApiRequests::default();
     api_requests.answered(Some(http::StatusCode::OK));
@@ -158,6 +159,22 @@ fn alerts_the_dashboard_and_the_pages_name_only_metrics_that_there_are() {
     }
 }
 
+/// `make pictures ONLY=dashboard` makes it anew.
+#[test]
+fn the_picture_of_the_dashboard_is_of_this_dashboard() {
+    let picture = include_str!("../../../docs/pictures/dashboard.svg");
+    let dashboard: serde_json::Value =
+        serde_json::from_str(include_str!("../../../charts/postrider/files/dashboard.json")).unwrap();
+    for panel in dashboard["panels"].as_array().unwrap() {
+        let queries = panel["targets"].as_array().unwrap().iter().map(|target| &target["expr"]);
+        for shown in queries.chain([&panel["title"]]) {
+            let shown = shown.as_str().unwrap();
+            let written = shown.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+            assert!(picture.contains(&written), "docs/pictures/dashboard.svg is without {shown}");
+        }
+    }
+}
+
 #[test]
 fn webhooks_beyond_the_bound_are_told_of_together() {
     let (dispatcher, parts) = dispatcher();
@@ -190,7 +207,7 @@ fn certificates_that_expire_first_are_told_of_in_any_case() {
     let observed = |not_after| Observed {
         ready: false,
         certificates: vec![Certificate { slot: "active", not_before: 0, not_after }],
-        tests: Vec::new(),
+        ..Observed::default()
     };
     for n in 0..limits::METRICS_WEBHOOKS {
         controller.observed(webhook(&format!("w{n}")), observed(9_000));
