@@ -36,6 +36,9 @@ pub use options::Options;
 /// Of the program; not there while spans are not wanted.
 static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 
+/// What holds a token for the collector: the exporter reads it.
+const HEADERS: [&str; 2] = ["OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"];
+
 /// Why there can be no traces.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -57,6 +60,11 @@ impl Traces {
     /// From now on there are spans of this service, if a collector is named. Within a runtime, once in a program.
     pub fn start(options: &Options, service: &'static str) -> Result<Option<Self>, Error> {
         let Some(endpoint) = options.endpoint()? else { return Ok(None) };
+        if options::is_in_clear(&endpoint) && HEADERS.iter().any(|name| std::env::var_os(name).is_some()) {
+            tracing::warn!(
+                "headers for the collector, such as a token, go over http://, where others can read them"
+            );
+        }
         let exporter = SpanExporter::builder()
             .with_http()
             .with_http_client(Collector::new(&endpoint)?)

@@ -1,7 +1,7 @@
 //! What an administrator says of traces.
 
 use clap::Args;
-use url::Url;
+use url::{Host, Url};
 
 use super::Error;
 
@@ -42,6 +42,18 @@ impl Options {
         url.set_path(&path);
         Ok(Some(url.into()))
     }
+}
+
+/// Whether what is sent there can be read on the way: it leaves this machine, or its Pod, without TLS.
+pub(super) fn is_in_clear(endpoint: &str) -> bool {
+    let Ok(url) = Url::parse(endpoint) else { return false };
+    let stays = match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    };
+    url.scheme() == "http" && !stays
 }
 
 fn ratio(text: &str) -> Result<f64, &'static str> {
@@ -90,6 +102,20 @@ mod tests {
         {
             let error = endpoint(text).unwrap_err().to_string();
             assert!(error.starts_with("--otlp-endpoint") && !error.contains("s3cret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_leaves_without_tls_can_be_read() {
+        for (endpoint, clear) in [
+            ("http://otel.example:4318/v1/traces", true),
+            ("http://10.0.0.1/v1/traces", true),
+            ("http://127.0.0.1:4318/v1/traces", false),
+            ("http://[::1]:4318/v1/traces", false),
+            ("http://localhost/v1/traces", false),
+            ("https://otel.example/v1/traces", false),
+        ] {
+            assert_eq!(is_in_clear(endpoint), clear, "{endpoint}");
         }
     }
 

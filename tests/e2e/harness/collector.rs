@@ -21,8 +21,6 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-use super::eventually;
-
 /// A span as it came.
 #[derive(Clone, Debug)]
 pub(crate) struct Span {
@@ -108,18 +106,6 @@ impl Collector {
     /// All that came, as it came.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         self.bodies.borrow().concat()
-    }
-
-    /// Waits until the spans so far are as wanted, and returns them.
-    pub(crate) async fn wait_until(
-        &self,
-        what: &str,
-        mut condition: impl FnMut(&[Span]) -> bool,
-    ) -> Vec<Span> {
-        let mut bodies = self.bodies.subscribe();
-        let there = bodies.wait_for(|_| condition(&self.spans()));
-        let _ = eventually::within(eventually::TIMEOUT, &format!("{what} at the collector"), there).await;
-        self.spans()
     }
 }
 
