@@ -208,9 +208,13 @@ pub const QUEUE_PROVEN: Duration = Duration::from_secs(10);
 
 // --- Metrics -------------------------------------------------------------------------------------
 
-/// Webhooks that have series of their own. Each has some ten of them in the dispatcher, and up to nine in the
+/// Webhooks that have series of their own. Each has some ten of them in the dispatcher, and up to eleven in the
 /// controller, about 150 bytes each when they are told.
 pub const METRICS_WEBHOOKS: usize = 2000;
+/// Scrapes that are answered at a time, of all peers; others get 503.
+pub const METRICS_SCRAPES: usize = 4;
+/// Part of an answer, the next of which is made once it has been taken.
+pub const METRICS_PART_BYTES: usize = 64 * 1024;
 /// Between two looks at what waits longest.
 pub const METRICS_LOOK: Duration = Duration::from_secs(15);
 /// Of the events of a webhook that are due first, so many are looked at for the oldest. One that has never been tried

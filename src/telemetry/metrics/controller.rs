@@ -1,7 +1,7 @@
 //! What the controller tells: certificates, their tests, and how its own work goes.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -170,10 +170,11 @@ impl Controller {
 }
 
 impl Observed {
-    /// Those whose certificate expires first are told of in any case.
-    fn urgency(&self) -> i64 {
+    /// What cannot be used goes first, then what expires first.
+    fn urgency(&self) -> (bool, i64) {
+        let is_well = self.ready && self.keystores.iter().all(|keystore| keystore.usable);
         let ends = self.certificates.iter().filter(|certificate| certificate.slot == "active");
-        ends.map(|certificate| certificate.not_after).min().unwrap_or(i64::MAX)
+        (is_well, ends.map(|certificate| certificate.not_after).min().unwrap_or(i64::MAX))
     }
 }
 
@@ -212,11 +213,10 @@ impl Collector for Webhooks {
             ConstGauge::new(signed(count)).encode(family.encode_family(&[("ready", ready)])?)?;
         }
         let mut webhooks: Vec<_> = all.into_iter().collect();
-        webhooks.sort_by_key(|(_, observed)| observed.urgency());
+        by_urgency(&mut webhooks);
         let beyond = webhooks.len().saturating_sub(limits::METRICS_WEBHOOKS);
         webhooks.truncate(limits::METRICS_WEBHOOKS);
-        let help =
-            "Webhooks beyond the bound, of which nothing is told: those whose certificates last longest.";
+        let help = "Webhooks beyond the bound, of which nothing is told: those whose certificates last longest, in namespaces with many.";
         let gauge = encoder.encode_descriptor("webhooks_without_series", help, None, MetricType::Gauge)?;
         ConstGauge::new(signed(beyond)).encode(gauge)?;
 
@@ -264,6 +264,17 @@ impl Collector for Webhooks {
             all.map(|tested| (tested.slot, i64::from(tested.succeeded))).collect()
         })
     }
+}
+
+/// The most urgent of each namespace, then the second of each, and so on: nobody's many push out another's one.
+fn by_urgency(webhooks: &mut [(WebhookKey, Observed)]) {
+    webhooks.sort_by_key(|(_, observed)| observed.urgency());
+    let mut of_namespace = HashMap::<String, usize>::new();
+    webhooks.sort_by_cached_key(|(webhook, _)| {
+        let before = of_namespace.entry(webhook.namespace.clone()).or_default();
+        *before += 1;
+        *before
+    });
 }
 
 fn signed(count: usize) -> i64 {

@@ -1,23 +1,32 @@
 //! The answer to whoever scrapes.
 
-use std::{fmt, sync::Arc};
+use std::{convert::Infallible, fmt, sync::Arc};
 
 use axum::{
+    body::{Body, Bytes},
     extract::State,
     http::{
         HeaderMap, StatusCode,
-        header::{ACCEPT, CONTENT_TYPE},
+        header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE},
     },
     response::{IntoResponse as _, Response},
 };
+use futures::stream;
 use prometheus_client::{
     encoding::{prometheus_text, text},
     registry::Registry,
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::limits;
 
 /// What a program tells.
 #[derive(Clone, Debug)]
-pub struct Page(Arc<Registry>);
+pub struct Page {
+    registry: Arc<Registry>,
+    /// A page of many webhooks is some megabytes, and is held for as long as somebody takes to read it.
+    places: Arc<Semaphore>,
+}
 
 /// How it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +57,7 @@ impl Format {
 
 impl Page {
     pub(super) fn new(registry: Registry) -> Self {
-        Self(Arc::new(registry))
+        Self { registry: Arc::new(registry), places: Arc::new(Semaphore::new(limits::METRICS_SCRAPES)) }
     }
 
     /// In the text format of Prometheus.
@@ -59,8 +68,8 @@ impl Page {
     fn written(&self, format: Format) -> Result<String, fmt::Error> {
         let mut text = String::new();
         match format {
-            Format::Prometheus => prometheus_text::encode(&mut text, &self.0)?,
-            Format::OpenMetrics => text::encode(&mut text, &self.0)?,
+            Format::Prometheus => prometheus_text::encode(&mut text, &self.registry)?,
+            Format::OpenMetrics => text::encode(&mut text, &self.registry)?,
         }
         Ok(text)
     }
@@ -69,8 +78,15 @@ impl Page {
 /// Answers `/metrics`.
 pub(in crate::telemetry) async fn tell(State(page): State<Page>, headers: HeaderMap) -> Response {
     let format = Format::wanted(&headers);
+    let Ok(place) = Arc::clone(&page.places).try_acquire_owned() else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "others are being told\n").into_response();
+    };
     match page.written(format) {
-        Ok(text) => ([(CONTENT_TYPE, format.content_type())], text).into_response(),
+        Ok(text) => {
+            let headers =
+                [(CONTENT_TYPE, format.content_type().to_owned()), (CONTENT_LENGTH, text.len().to_string())];
+            (headers, in_parts(text.into(), place)).into_response()
+        }
         Err(error) => {
             tracing::error!(%error, "the metrics could not be written");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
@@ -78,9 +94,44 @@ pub(in crate::telemetry) async fn tell(State(page): State<Page>, headers: Header
     }
 }
 
+/// The place is given back with the last part, which is asked for once those before have been taken.
+fn in_parts(mut text: Bytes, place: OwnedSemaphorePermit) -> Body {
+    Body::from_stream(stream::iter(std::iter::from_fn(move || {
+        let _held = &place;
+        let part = text.split_to(text.len().min(limits::METRICS_PART_BYTES));
+        (!part.is_empty()).then_some(Ok::<_, Infallible>(part))
+    })))
+}
+
 #[cfg(test)]
 mod tests {
+    use axum::body::to_bytes;
+    use prometheus_client::metrics::{family::Family, gauge::Gauge};
+
     use super::*;
+
+    #[tokio::test]
+    async fn so_many_are_told_at_a_time_and_each_all_of_it() {
+        let mut registry = Registry::default();
+        let many = Family::<[(&str, String); 1], Gauge>::default();
+        for n in 0..limits::METRICS_PART_BYTES / 8 {
+            many.get_or_create(&[("n", n.to_string())]).set(1);
+        }
+        registry.register("many", "Many", many);
+        let page = Page::new(registry);
+        let scrape = async || tell(State(page.clone()), HeaderMap::new()).await;
+        let mut slow = Vec::new();
+        for _ in 0..limits::METRICS_SCRAPES {
+            slow.push(scrape().await);
+        }
+        assert_eq!(scrape().await.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let told = slow.pop().unwrap();
+        let length: usize = told.headers()[CONTENT_LENGTH].to_str().unwrap().parse().unwrap();
+        let text = to_bytes(told.into_body(), usize::MAX).await.unwrap();
+        assert!(text.len() > 2 * limits::METRICS_PART_BYTES && text.len() == length);
+        assert_eq!(text, page.text().unwrap());
+        assert_eq!(scrape().await.status(), StatusCode::OK, "who has read it makes room");
+    }
 
     #[test]
     fn open_metrics_is_for_who_asks_for_it() {
