@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use kube::config::{InferConfigError, KubeconfigError};
 
+use super::output::{bearable, failure};
 use crate::inspect;
 
 /// Why it did not end well.
@@ -40,7 +41,7 @@ impl Failure {
             Self::Unfinished(message) => (6, message),
             Self::Interrupted(message) => (130, message),
         };
-        anstream::eprintln!("{}", super::output::failure(&message));
+        anstream::eprintln!("{}", bearable(&failure(&message)));
         ExitCode::from(status)
     }
 }

@@ -21,6 +21,7 @@ use crate::{
     api::v1alpha1::CertificateStatus,
     clock::{away, rough},
     ingest::access::{GROUP, RESOURCE},
+    keystore::is_turning,
     limits,
 };
 
@@ -80,12 +81,43 @@ impl Output {
             }
             None | Some(Format::Wide) => text(),
         };
-        write(&text)
+        // In a document all of it stands as it is.
+        if matches!(self.format, Some(Format::Json | Format::Yaml)) { put(&text) } else { write(&text) }
     }
 }
 
-/// Writes to standard output. Whoever reads no further, such as `head`, has what they wanted.
+/// Writes words to standard output.
 pub(super) fn write(text: &str) -> Result<(), Failure> {
+    put(&bearable(text))
+}
+
+/// A text as a terminal can bear it: lines, tabs and colours pass, and no other control character that somebody else chose,
+/// nor one that turns round the text after it.
+pub(super) fn bearable(text: &str) -> String {
+    let is_borne = |char: char| matches!(char, '\n' | '\t') || !(char.is_control() || is_turning(char));
+    let mut bearable = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(char) = rest.chars().next() {
+        let colour = colour(rest);
+        if colour.is_empty() {
+            bearable.push(if is_borne(char) { char } else { char::REPLACEMENT_CHARACTER });
+        } else {
+            bearable.push_str(colour);
+        }
+        rest = &rest[colour.len().max(char.len_utf8())..];
+    }
+    bearable
+}
+
+/// The sequence that sets a colour (ECMA-48, SGR) with which a text begins, or nothing.
+fn colour(text: &str) -> &str {
+    let Some(sequence) = text.strip_prefix("\x1b[") else { return "" };
+    let end = sequence.find(|char: char| !(char.is_ascii_digit() || char == ';')).unwrap_or(sequence.len());
+    if sequence[end..].starts_with('m') { &text[..end + 3] } else { "" }
+}
+
+/// Writes to standard output. Whoever reads no further, such as `head`, has what they wanted.
+fn put(text: &str) -> Result<(), Failure> {
     match io::Write::write_all(&mut anstream::stdout(), text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Failure::Tried(format!("cannot write: {error}")))
@@ -318,7 +350,7 @@ impl Progress {
     /// Something has happened.
     pub(super) fn say(&mut self, state: State, text: &str) {
         self.clear();
-        anstream::eprint!("{}", paragraph(text, &format!("{} ", state.mark()), "  "));
+        anstream::eprint!("{}", bearable(&paragraph(text, &format!("{} ", state.mark()), "  ")));
         self.draw();
     }
 
@@ -385,6 +417,15 @@ mod tests {
         for wrong in ["", "soon", "-1d", "-5s", "99999999999999999d"] {
             duration(wrong).unwrap_err();
         }
+    }
+
+    #[test]
+    fn a_text_of_others_is_only_seen() {
+        let hostile = "a\x1b]0;owned\x07\x1b[2J\u{9b}2J\u{7f}\r\u{202e}b";
+        assert_eq!(bearable(hostile), "a�]0;owned��[2J�2J���b");
+        let ours = [good("a"), bad("b"), bold("c"), State::Bad.mark()].join("\n\t");
+        assert_eq!(bearable(&ours), ours);
+        assert_eq!(bearable("\x1b[1;31"), "�[1;31");
     }
 
     #[test]
