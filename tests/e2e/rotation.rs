@@ -6,7 +6,10 @@ use k8s_openapi::api::{
     core::v1::{ConfigMap, Secret},
     events::v1::Event,
 };
-use kube::{ResourceExt as _, api::ListParams};
+use kube::{
+    ResourceExt as _,
+    api::{ListParams, PostParams},
+};
 use postrider::api::v1alpha1::{MutualTlsStatus, OutboundWebhook};
 use serde_json::{Value, json};
 
@@ -30,6 +33,7 @@ tests![
     manual_promotion_waits_for_its_annotation,
     an_active_that_expires_is_replaced_without_a_test,
     a_rotation_survives_a_restart_of_the_controller,
+    what_is_restored_begins_with_its_manifest,
     of_an_expiry_is_reminded_in_time_and_once,
     a_test_is_made_when_asked_and_told_in_full,
     a_request_under_way_finishes_and_the_next_uses_the_new_certificate,
@@ -279,6 +283,36 @@ async fn a_rotation_survives_a_restart_of_the_controller(_: Arc<Cluster>) {
     controller.line_with("tested the connection").await;
     let after = scene.webhooks().get("shop").await.unwrap();
     assert_eq!(after.resource_version(), settled.resource_version());
+}
+
+/// As docs/backup.md has it: what is not in the manifest was of the webhook that is gone.
+async fn what_is_restored_begins_with_its_manifest(cluster: Arc<Cluster>) {
+    let (scene, receiver) = (Scene::new(cluster).await, Receiver::start().await);
+    delivering(&scene, &receiver.url()).await;
+    let next = successor(&scene, "next").await;
+    name_as_new(&scene, &receiver.url(), "next", json!({ "promotion": "Manual" })).await;
+    scene.condition("shop", "NewCertificateValid", "True", Some("WaitsForPromotion")).await;
+    let promote = format!("postrider.dev/promote={}", next.facts.fingerprint_sha256);
+    scene.namespace.kubectl(["annotate", "owh", "shop", &promote]).await.succeeded();
+    promoted(&scene, &next).await;
+
+    let secrets = scene.namespace.api::<Secret>();
+    let mut kept = secrets.get("shop-identities").await.unwrap();
+    scene.namespace.kubectl(["delete", "owh", "shop", "--cascade=foreground"]).await.succeeded();
+    // What was the controller's comes back with an owner that does not, until Kubernetes has collected it.
+    kept.metadata.resource_version = None;
+    secrets.create(&PostParams::default(), &kept).await.unwrap();
+    let manifest = json!({
+        "active": active("shop", "PKCS12"), "new": active("next", "PKCS12"), "rotation": { "promotion": "Manual" },
+    });
+    scene.webhook("shop", &receiver.url(), json!({ "mtls": manifest })).await;
+    let webhook = scene.condition("shop", "NewCertificateValid", "True", Some("WaitsForPromotion")).await;
+    let status = mtls(&webhook);
+    let old = &pki::shared().await.client.facts.fingerprint_sha256;
+    assert_eq!(&status.active.unwrap().fingerprint_sha256, old);
+    assert!(status.previous.is_none());
+    scene.namespace.kubectl(["annotate", "owh", "shop", &promote]).await.succeeded();
+    promoted(&scene, &next).await;
 }
 
 async fn of_an_expiry_is_reminded_in_time_and_once(_: Arc<Cluster>) {
