@@ -5,6 +5,7 @@
 mod assign;
 mod certificate;
 mod health;
+mod metrics;
 mod registry;
 mod report;
 mod reviews;
@@ -128,7 +129,7 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
     let board = Arc::new(Board::new(metrics.clone()));
     let mut reporting = JoinSet::new();
     reporting.spawn(report::refusals(client.clone(), refused));
-    reporting.spawn(report::oldest(Arc::clone(&queue), metrics.clone()));
+    reporting.spawn(metrics::oldest(Arc::clone(&queue), metrics.clone()));
     reporting.spawn(report::statuses(client.clone(), Arc::clone(&queue), Arc::clone(&board), SystemClock));
     tracing::info!(%address, proxy = egress.proxy(), "takes events");
     let drain = CancellationToken::new();

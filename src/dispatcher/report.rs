@@ -30,8 +30,8 @@ use crate::{
     identity::fingerprint,
     kubernetes::{note_of, time},
     limits,
-    queue::{Counts, Embedded, Queue},
-    telemetry::metrics::{Amounts, Dispatcher as Metrics},
+    queue::{Counts, Queue},
+    telemetry::metrics::Dispatcher as Metrics,
 };
 
 use super::assign::{NOT_READY, SUSPENDED};
@@ -331,32 +331,6 @@ async fn write(
     });
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
     webhooks.patch_status(name, &parameters, &Patch::Apply(patch)).await
-}
-
-/// The queue keeps its own books.
-impl Amounts for Arc<Embedded> {
-    fn amounts(&self, webhook: &WebhookKey) -> (i64, i64) {
-        let counts = self.counts(webhook);
-        (counts.pending.events, counts.dead.events)
-    }
-}
-
-/// Looks for what waits longest, now and then.
-pub(super) async fn oldest(queue: Arc<Embedded>, metrics: Metrics) {
-    let mut look = interval(limits::METRICS_LOOK);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        look.tick().await;
-        for webhook in metrics.webhooks() {
-            let oldest = if queue.counts(&webhook).pending.events > 0 {
-                // Whoever looks at the queue is told of what is wrong with it elsewhere.
-                queue.oldest(&webhook).await.ok().flatten()
-            } else {
-                None
-            };
-            metrics.oldest(&webhook, oldest.map(Timestamp::as_second));
-        }
-    }
 }
 
 /// Tells refusals as Events, each webhook's and certificate's once in a while.
