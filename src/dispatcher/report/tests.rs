@@ -3,7 +3,10 @@ use std::time::Duration;
 use tokio::time::advance;
 
 use super::*;
-use crate::telemetry::metrics::Deliveries;
+use crate::{
+    deliver::{LastFailure, Snapshot},
+    telemetry::metrics::Deliveries,
+};
 
 /// A webhook of the board, with what stands in its status.
 struct Scene {
