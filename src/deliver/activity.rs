@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 
-use super::{Failure, Refused};
+use super::{Failure, Hold, Refused};
 use crate::telemetry::metrics::{self, Deliveries};
 
 /// Shared between a worker and whoever asks.
@@ -35,8 +35,8 @@ pub enum State {
     Starting,
     /// All that is due.
     Delivering,
-    /// Nothing; why.
-    Holding(&'static str),
+    /// Nothing.
+    Holding(Hold),
     /// Single trials: the endpoint has been failing.
     Failing {
         /// Since when.

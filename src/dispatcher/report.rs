@@ -4,6 +4,7 @@
 mod events;
 mod refusals;
 mod status;
+
 #[cfg(test)]
 mod tests;
 
@@ -17,25 +18,21 @@ use jiff::Timestamp;
 use kube::{Client, runtime::events::Event};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::assign::{NOT_READY, SUSPENDED};
 use crate::{
-    api::v1alpha1::{ConditionType, EventReason, OutboundWebhook},
+    api::v1alpha1::{EventReason, OutboundWebhook},
     clock::Clock,
     deliver::{Activity, State},
     event::WebhookKey,
     limits,
     queue::{Counts, Queue},
-    telemetry::metrics::Dispatcher as Metrics,
+    telemetry::metrics::{Deliveries, Dispatcher as Metrics},
 };
-use events::{event, problem, publish, recorder};
+use events::{event, publish, recorder};
 pub(super) use refusals::refusals;
 use status::{Told, before, tell, write};
 
 /// The name under which the dispatcher owns fields.
 const FIELD_MANAGER: &str = "postrider-dispatcher";
-
-/// Why nothing is sent where somebody asked for it, or where the controller says what is wrong.
-const TOLD_BY_THE_CONTROLLER: [&str; 2] = [SUSPENDED, NOT_READY];
 
 /// What all workers are at, and what was told of it.
 #[derive(Debug)]
@@ -73,17 +70,8 @@ impl Board {
 
     /// A webhook appears; what was told of it before a restart is not forgotten.
     pub(super) fn add(&self, key: &WebhookKey, webhook: &OutboundWebhook) -> Arc<Activity> {
-        let status = webhook.status.clone().unwrap_or_default();
-        let snapshot = status.delivery.as_ref().map(|told| before(key, told)).unwrap_or_default();
-        let activity = Arc::new(Activity::new(snapshot, self.metrics.deliveries(key)));
-        let delivering = status
-            .conditions
-            .into_iter()
-            .find(|condition| condition.type_ == ConditionType::Delivering.as_str());
-        let told =
-            status.delivery.zip(delivering).map(|(delivery, delivering)| Told { delivery, delivering });
-        let uid = webhook.metadata.uid.clone();
-        let entry = Entry::new(uid, Arc::clone(&activity), told);
+        let entry = Entry::new(key, webhook, self.metrics.deliveries(key));
+        let activity = Arc::clone(&entry.activity);
         self.entries().insert(key.clone(), entry);
         activity
     }
@@ -122,9 +110,14 @@ impl Board {
 }
 
 impl Entry {
-    fn new(uid: Option<String>, activity: Arc<Activity>, told: Option<Told>) -> Self {
-        let before = told.as_ref().and_then(problem);
+    fn new(key: &WebhookKey, webhook: &OutboundWebhook, deliveries: Deliveries) -> Self {
+        let status = webhook.status.as_ref().and_then(|status| status.delivery.as_ref());
+        let snapshot = status.map(|status| before(key, status)).unwrap_or_default();
+        let activity = Arc::new(Activity::new(snapshot, deliveries));
+        let told = Told::before(webhook);
+        let before = told.as_ref().and_then(|told| told.problem);
         let in_doubt = matches!(before, Some(EventReason::EndpointFailing | EventReason::EndpointGone));
+        let uid = webhook.metadata.uid.clone();
         Self { uid, activity, told, again_at: None, holds_since: None, in_doubt }
     }
 
@@ -139,6 +132,7 @@ impl Entry {
                 && told.delivery.last_success == before.delivery.last_success;
             if self.in_doubt {
                 told.delivering = before.delivering.clone();
+                told.problem = before.problem;
             }
         }
         let before = self.told.as_ref();
@@ -156,7 +150,7 @@ impl Entry {
             self.holds_since = None;
             return false;
         };
-        !TOLD_BY_THE_CONTROLLER.contains(why) && *self.holds_since.get_or_insert_with(Instant::now) > due
+        !why.is_told_elsewhere() && *self.holds_since.get_or_insert_with(Instant::now) > due
     }
 }
 

@@ -6,35 +6,29 @@ use kube::{
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
 
-use super::{
-    FIELD_MANAGER, TOLD_BY_THE_CONTROLLER,
-    status::{Told, on_hold},
-};
+use super::{FIELD_MANAGER, status::Told};
 use crate::{
-    api::v1alpha1::{EventReason, FailureStatus, OutboundWebhook, Reason},
+    api::v1alpha1::{EventReason, FailureStatus, OutboundWebhook},
+    deliver::State,
     identity::fingerprint,
     kubernetes::note_of,
 };
 
-/// What keeps events from going out, unless it is told by the controller, or was asked for.
-pub(super) fn problem(told: &Told) -> Option<EventReason> {
-    let Condition { status, reason, message, .. } = &told.delivering;
-    let is = |one: Reason| status == "False" && reason == one.as_str();
-    let elsewhere = || TOLD_BY_THE_CONTROLLER.iter().any(|why| *message == on_hold(why));
-    if is(Reason::EndpointFailing) {
-        Some(EventReason::EndpointFailing)
-    } else if is(Reason::EndpointGone) {
-        Some(EventReason::EndpointGone)
-    } else {
-        (is(Reason::OnHold) && !elsewhere()).then_some(EventReason::OnHold)
+/// What keeps events from going out, unless it is told elsewhere.
+pub(super) fn problem(state: &State) -> Option<EventReason> {
+    match state {
+        State::Failing { .. } => Some(EventReason::EndpointFailing),
+        State::Gone => Some(EventReason::EndpointGone),
+        State::Holding(why) if !why.is_told_elsewhere() => Some(EventReason::OnHold),
+        State::Starting | State::Delivering | State::Holding(_) => None,
     }
 }
 
 /// What has turned since the last time that it was told; one problem is told once, however often it is looked at.
 pub(super) fn event(before: Option<&Told>, now: &Told) -> Option<Event> {
     let Condition { type_, status, message, .. } = &now.delivering;
-    let was = before.and_then(problem);
-    let is = problem(now).filter(|is| was != Some(*is));
+    let was = before.and_then(|told| told.problem);
+    let is = now.problem.filter(|is| was != Some(*is));
     let (type_of, reason) = match is {
         Some(problem) => (EventType::Warning, problem),
         None if was.is_some() && status == "True" => (EventType::Normal, EventReason::Mended),

@@ -8,20 +8,42 @@ use kube::{
 };
 use serde_json::json;
 
-use super::FIELD_MANAGER;
+use super::{super::assign::standing_hold, FIELD_MANAGER, events::problem};
 use crate::{
-    api::v1alpha1::{ConditionType, DeliveryStatus, FailureStatus, OutboundWebhook, Reason, RefusalStatus},
+    api::v1alpha1::{
+        ConditionType, DeliveryStatus, EventReason, FailureStatus, OutboundWebhook, Reason, RefusalStatus,
+    },
     deliver::{LastFailure, Refused, Snapshot, State},
     event::WebhookKey,
     kubernetes::time,
     queue::Counts,
 };
 
-/// What stands in a status.
+/// What was told of a webhook.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Told {
     pub(super) delivery: DeliveryStatus,
     pub(super) delivering: Condition,
+    /// What an Event says is wrong, until one says that it is mended.
+    pub(super) problem: Option<EventReason>,
+}
+
+impl Told {
+    /// Before a restart, by what stands in the status: a problem that stands there was told.
+    pub(super) fn before(webhook: &OutboundWebhook) -> Option<Self> {
+        let delivery = webhook.status.as_ref()?.delivery.clone()?;
+        let delivering = webhook.condition(ConditionType::Delivering)?.clone();
+        let is = |reason: Reason| delivering.reason == reason.as_str();
+        let problem = if is(Reason::EndpointFailing) {
+            Some(EventReason::EndpointFailing)
+        } else if is(Reason::EndpointGone) {
+            Some(EventReason::EndpointGone)
+        } else {
+            // The reason is the same for every hold: where the webhook has to be held by now, that was why.
+            (is(Reason::OnHold) && standing_hold(webhook).is_none()).then_some(EventReason::OnHold)
+        };
+        Some(Self { delivery, delivering, problem })
+    }
 }
 
 /// What a status says of the time before a restart.
@@ -55,7 +77,9 @@ pub(super) fn tell(
     let (status, reason, message) = match &snapshot.state {
         State::Starting => return None,
         State::Delivering => ("True", Reason::Delivering, "events go out as they come".to_owned()),
-        State::Holding(why) => ("False", Reason::OnHold, on_hold(why)),
+        State::Holding(why) => {
+            ("False", Reason::OnHold, format!("nothing is sent, and what comes is kept: {why}"))
+        }
         State::Failing { since } => {
             let message = format!(
                 "the endpoint has been failing since {}: one event at a time is tried until it works",
@@ -98,11 +122,7 @@ pub(super) fn tell(
             time: time(refused.at),
         }),
     };
-    Some(Told { delivery, delivering })
-}
-
-pub(super) fn on_hold(why: &str) -> String {
-    format!("nothing is sent, and what comes is kept: {why}")
+    Some(Told { delivery, delivering, problem: problem(&snapshot.state) })
 }
 
 /// Returns the webhook as it is then.
