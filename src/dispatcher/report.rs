@@ -52,6 +52,8 @@ struct Entry {
     holds_since: Option<Instant>,
     /// The endpoint failed before a restart, and that it is tried anew mends nothing.
     in_doubt: bool,
+    /// When an Event last told that the endpoint fails.
+    failing_told: Option<Instant>,
 }
 
 /// What is to be told of a webhook.
@@ -104,7 +106,9 @@ impl Board {
     fn note(&self, key: &WebhookKey, uid: Option<&String>, told: Option<Told>) {
         if let Some(entry) = self.entries().get_mut(key).filter(|entry| entry.uid.as_ref() == uid) {
             entry.again_at = Some(Instant::now() + limits::STATUS_WRITTEN);
-            entry.told = told.or_else(|| entry.told.take());
+            if let Some(told) = told {
+                entry.note(told);
+            }
         }
     }
 }
@@ -118,7 +122,7 @@ impl Entry {
         let before = told.as_ref().and_then(|told| told.problem);
         let in_doubt = matches!(before, Some(EventReason::EndpointFailing | EventReason::EndpointGone));
         let uid = webhook.metadata.uid.clone();
-        Self { uid, activity, told, again_at: None, holds_since: None, in_doubt }
+        Self { uid, activity, told, again_at: None, holds_since: None, in_doubt, failing_told: None }
     }
 
     fn news(&mut self, key: &WebhookKey, counts: Counts, now: Timestamp) -> Option<News> {
@@ -136,12 +140,25 @@ impl Entry {
             }
         }
         let before = self.told.as_ref();
+        let lately = self.failing_told.is_some_and(|at| at.elapsed() < limits::FAILING_TOLD);
+        if lately && told.problem == Some(EventReason::EndpointFailing) {
+            // Not yet, where that is not what was told last; it may be mended before.
+            told.problem = before.and_then(|before| before.problem);
+        }
         (before != Some(&told)).then(|| News {
             webhook: key.clone(),
             uid: self.uid.clone(),
             event: event(before, &told),
             told,
         })
+    }
+
+    fn note(&mut self, told: Told) {
+        let is = told.problem;
+        let was = self.told.replace(told).and_then(|before| before.problem);
+        if is != was && is == Some(EventReason::EndpointFailing) {
+            self.failing_told = Some(Instant::now());
+        }
     }
 
     /// Whether it holds for a moment only, such as until the identities for another endpoint are there.

@@ -29,7 +29,7 @@ pub(super) struct Told {
 }
 
 impl Told {
-    /// Before a restart, by what stands in the status: a problem that stands there was told.
+    /// Before a restart, by what stands in the status. A problem that stands there is taken for told by an Event as well.
     pub(super) fn before(webhook: &OutboundWebhook) -> Option<Self> {
         let delivery = webhook.status.as_ref()?.delivery.clone()?;
         let delivering = webhook.condition(ConditionType::Delivering)?.clone();

@@ -40,7 +40,7 @@ impl Scene {
         change(&mut snapshot);
         self.entry.activity = Arc::new(Activity::new(snapshot, Deliveries::default()));
         let news = self.entry.news(&key(), Counts::default(), Timestamp::UNIX_EPOCH)?;
-        self.entry.told = Some(news.told);
+        self.entry.note(news.told);
         news.event.map(|event| (event.reason, event.note.unwrap()))
     }
 
@@ -155,4 +155,31 @@ async fn a_hold_is_told_once_also_over_a_restart() {
         assert_eq!(before.condition(), "OnHold");
         assert_eq!(before.restarted(suspend, ready).reason(State::Delivering), None);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_fails_again_and_again_is_told_once_in_a_while() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.reason(FAILING).unwrap(), "EndpointFailing");
+    assert_eq!(scene.reason(State::Delivering).unwrap(), "Mended");
+    for _ in 0..3 {
+        advance(limits::STATUS_WRITTEN).await;
+        assert_eq!(scene.reason(FAILING), None);
+        assert_eq!(scene.condition(), "EndpointFailing");
+        assert_eq!(scene.reason(State::Delivering), None);
+        assert_eq!(scene.condition(), "Delivering");
+    }
+    // What lasts is told in the end.
+    assert_eq!(scene.reason(FAILING), None);
+    advance(limits::FAILING_TOLD).await;
+    assert_eq!(scene.reason(FAILING).unwrap(), "EndpointFailing");
+    assert_eq!(scene.reason(FAILING), None);
+    assert_eq!(scene.reason(State::Delivering).unwrap(), "Mended");
+    // And what did not is not, nor does it hold anything else up.
+    assert_eq!(scene.reason(FAILING), None);
+    assert_eq!(scene.reason(State::Delivering), None);
+    assert_eq!(scene.reason(State::Gone).unwrap(), "EndpointGone");
+    assert_eq!(scene.reason(State::Delivering).unwrap(), "Mended");
+    advance(limits::FAILING_TOLD).await;
+    assert_eq!(scene.reason(State::Delivering), None);
 }
