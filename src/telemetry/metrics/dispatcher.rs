@@ -12,9 +12,8 @@ use std::{
 
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric as _},
+    encoding::DescriptorEncoder,
     metrics::{
-        MetricType,
         counter::{ConstCounter, Counter},
         family::Family,
         gauge::ConstGauge,
@@ -23,7 +22,9 @@ use prometheus_client::{
     registry::Unit,
 };
 
-use super::{ApiRequests, Connections, CountersBy, Label, Labels, Page, Queue, Requests, registry};
+use super::{
+    ApiRequests, Connections, CountersBy, Label, Labels, Page, Queue, Requests, family, gauge, registry,
+};
 use crate::{event::WebhookKey, limits};
 
 /// What the dispatcher counts of all webhooks together.
@@ -333,43 +334,28 @@ impl fmt::Debug for Webhooks {
 
 impl Collector for Webhooks {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let encoder = &mut encoder;
         let (webhooks, others) = self.told();
         let help = "Webhooks beyond the bound, which are told of together as _other.";
-        let gauge = encoder.encode_descriptor("webhooks_without_series", help, None, MetricType::Gauge)?;
-        ConstGauge::new(others).encode(gauge)?;
-        if webhooks.is_empty() {
-            return Ok(());
-        }
+        gauge(encoder, "webhooks_without_series", help, None, others)?;
 
-        let help = "Events that the endpoint acknowledged.";
-        let mut family = encoder.encode_descriptor("events_delivered", help, None, MetricType::Counter)?;
-        for (labels, told) in &webhooks {
-            ConstCounter::new(told.counted.delivered).encode(family.encode_family(labels)?)?;
-        }
-
+        let delivered =
+            webhooks.iter().map(|(labels, told)| (labels.clone(), ConstCounter::new(told.counted.delivered)));
+        family(encoder, "events_delivered", "Events that the endpoint acknowledged.", None, delivered)?;
         let help = "Deliveries that the endpoint refused because of the client certificate, and whether another \
                     loaded certificate was taken instead.";
-        let refusals = "client_certificate_refusals";
-        let mut family = encoder.encode_descriptor(refusals, help, None, MetricType::Counter)?;
-        for (labels, told) in &webhooks {
+        let refusals = webhooks.iter().flat_map(|(labels, told)| {
             let Counted { refused_and_replaced, refused, .. } = told.counted;
-            for (taken, count) in [("true", refused_and_replaced), ("false", refused)] {
-                let labels = (labels.clone(), [("taken", taken)]);
-                ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
-            }
-        }
+            [("true", refused_and_replaced), ("false", refused)]
+                .map(|(taken, count)| ((labels.clone(), [("taken", taken)]), ConstCounter::new(count)))
+        });
+        family(encoder, "client_certificate_refusals", help, None, refusals)?;
 
-        let mut gauges = |name: &str, help: &str, unit, value: fn(&Told) -> Option<i64>| -> fmt::Result {
-            if webhooks.iter().all(|(_, told)| value(told).is_none()) {
-                return Ok(());
-            }
-            let mut family = encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
-            for (labels, told) in &webhooks {
-                if let Some(value) = value(told) {
-                    ConstGauge::new(value).encode(family.encode_family(labels)?)?;
-                }
-            }
-            Ok(())
+        let mut gauges = |name: &str, help: &str, unit, value: fn(&Told) -> Option<i64>| {
+            let values = webhooks
+                .iter()
+                .filter_map(|(labels, told)| Some((labels.clone(), ConstGauge::new(value(told)?))));
+            family(encoder, name, help, unit, values)
         };
         gauges("events_pending", "Events that wait, those under way included.", None, |told| {
             Some(told.pending)

@@ -4,11 +4,12 @@ use std::{path::PathBuf, time::Instant};
 
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric as _},
-    metrics::{MetricType, gauge::ConstGauge, gauge::Gauge, histogram::Histogram},
+    encoding::DescriptorEncoder,
+    metrics::{gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
 
+use super::gauge;
 use crate::limits;
 
 /// What the writer of a queue tells.
@@ -64,10 +65,8 @@ impl Queue {
 /// Term at only when somebody asks.
 impl Collector for Queue {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
-        let mut gauge = |name: &str, help: &str, bytes: i64| -> std::fmt::Result {
-            let encoder = encoder.encode_descriptor(name, help, Some(&Unit::Bytes), MetricType::Gauge)?;
-            ConstGauge::new(bytes).encode(encoder)
-        };
+        let mut gauge =
+            |name: &str, help: &str, bytes: i64| gauge(&mut encoder, name, help, Some(&Unit::Bytes), bytes);
         let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         gauge("queue_file", "Size of the queue's file and its log.", signed(self.file_bytes()))?;
         let used =
