@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use jiff::Timestamp;
 
 use super::{Failure, Hold, Refused};
-use crate::telemetry::metrics::{self, Deliveries};
+use crate::telemetry::metrics::{Deliveries, Flow};
 
 /// Shared between a worker and whoever asks.
 #[derive(Debug, Default)]
@@ -90,9 +90,9 @@ impl Activity {
         change(&mut snapshot);
         match snapshot.state {
             State::Starting => {}
-            State::Delivering => self.deliveries.is(metrics::State::Delivering),
-            State::Holding(_) => self.deliveries.is(metrics::State::Held),
-            State::Failing { .. } | State::Gone => self.deliveries.is(metrics::State::Failing),
+            State::Delivering => self.deliveries.is(Flow::Delivering),
+            State::Holding(_) => self.deliveries.is(Flow::Held),
+            State::Failing { .. } | State::Gone => self.deliveries.is(Flow::Failing),
         }
     }
 }

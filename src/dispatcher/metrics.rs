@@ -9,7 +9,7 @@ use crate::{
     event::WebhookKey,
     limits,
     queue::{Embedded, Queue as _},
-    telemetry::metrics::{Amounts, Dispatcher as Metrics},
+    telemetry::metrics::{Amounts, DispatcherMetrics},
 };
 
 /// The queue keeps its own books.
@@ -21,7 +21,7 @@ impl Amounts for Arc<Embedded> {
 }
 
 /// Looks for what waits longest, now and then.
-pub(super) async fn oldest(queue: Arc<Embedded>, metrics: Metrics) {
+pub(super) async fn oldest(queue: Arc<Embedded>, metrics: DispatcherMetrics) {
     let mut look = interval(limits::METRICS_LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -44,7 +44,7 @@ use crate::{
     queue::{Embedded, Expired, Queue as _, QueueError},
     server::{self, BindError},
     telemetry::{
-        metrics::{ApiRequests, Dispatcher as Metrics, Parts, Requests},
+        metrics::{ApiRequests, DispatcherMetrics, Parts, Requests},
         traces,
     },
 };
@@ -119,7 +119,8 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
     let mut health = health::checks(&read, &queue, &stop);
 
     let (refusals, refused) = mpsc::channel(limits::REFUSALS);
-    let metrics = Metrics::new(Layer::VARIANTS.iter().map(|layer| layer.as_str()), Arc::clone(&queue));
+    let metrics =
+        DispatcherMetrics::new(Layer::VARIANTS.iter().map(|layer| layer.as_str()), Arc::clone(&queue));
     let parts = Parts {
         requests: Requests::default(),
         queue: queue.metrics().clone(),

@@ -25,7 +25,7 @@ use crate::{
     event::WebhookKey,
     limits,
     queue::{Counts, Queue},
-    telemetry::metrics::{Deliveries, Dispatcher as Metrics},
+    telemetry::metrics::{Deliveries, DispatcherMetrics},
 };
 use events::{event, publish, recorder};
 pub(super) use refusals::refusals;
@@ -38,7 +38,7 @@ const FIELD_MANAGER: &str = "postrider-dispatcher";
 #[derive(Debug)]
 pub(super) struct Board {
     entries: Mutex<HashMap<WebhookKey, Entry>>,
-    metrics: Metrics,
+    metrics: DispatcherMetrics,
 }
 
 #[derive(Clone, Debug)]
@@ -66,7 +66,7 @@ struct News {
 }
 
 impl Board {
-    pub(super) fn new(metrics: Metrics) -> Self {
+    pub(super) fn new(metrics: DispatcherMetrics) -> Self {
         Self { entries: Mutex::default(), metrics }
     }
 

@@ -24,7 +24,7 @@ use crate::{event::WebhookKey, limits};
 
 /// What the controller counts.
 #[derive(Clone, Debug)]
-pub struct Controller {
+pub struct ControllerMetrics {
     leads: Gauge,
     reconciles: Histogram,
     failed: Counter,
@@ -90,7 +90,7 @@ struct Known {
 /// Says that the controller works, for as long as this lives; then nothing more is told of webhooks, which another
 /// one may look after.
 #[derive(Debug)]
-pub struct Term(Controller);
+pub struct Term(ControllerMetrics);
 
 impl Drop for Term {
     fn drop(&mut self) {
@@ -99,7 +99,7 @@ impl Drop for Term {
     }
 }
 
-impl Controller {
+impl ControllerMetrics {
     /// `becauses` are the reasons for which a New is promoted.
     pub fn new(becauses: impl IntoIterator<Item = &'static str>) -> Self {
         Self {

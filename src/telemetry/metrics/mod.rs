@@ -28,11 +28,11 @@ use prometheus_client::{
 
 use crate::event::WebhookKey;
 pub use connections::{Connections, Handshake};
-pub use controller::{Certificate, Controller, Keystore, Observed, Term, Tested};
-pub use dispatcher::{Amounts, Deliveries, Dispatcher, Parts, State};
+pub use controller::{Certificate, ControllerMetrics, Keystore, Observed, Term, Tested};
+pub use dispatcher::{Amounts, Deliveries, DispatcherMetrics, Flow, Parts};
 pub use page::Page;
 pub(super) use page::tell;
-pub use queue::Queue;
+pub use queue::QueueMetrics;
 pub use requests::{ApiRequests, Requests};
 
 /// What every name begins with.

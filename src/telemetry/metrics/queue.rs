@@ -14,7 +14,7 @@ use crate::limits;
 
 /// What the writer of a queue tells.
 #[derive(Clone, Debug)]
-pub struct Queue {
+pub struct QueueMetrics {
     commits: Histogram,
     used: Gauge,
     directory: PathBuf,
@@ -27,7 +27,7 @@ struct Volume {
     available: u64,
 }
 
-impl Queue {
+impl QueueMetrics {
     /// Of a queue in a directory, which may hold so many bytes.
     pub fn new(directory: PathBuf, capacity: i64) -> Self {
         let commits = Histogram::new(limits::METRICS_COMMIT_SECONDS);
@@ -63,7 +63,7 @@ impl Queue {
 }
 
 /// Term at only when somebody asks.
-impl Collector for Queue {
+impl Collector for QueueMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
         let mut gauge =
             |name: &str, help: &str, bytes: i64| gauge(&mut encoder, name, help, Some(&Unit::Bytes), bytes);
