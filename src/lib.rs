@@ -2,6 +2,7 @@
 
 pub mod api;
 mod backoff;
+mod causes;
 pub mod clock;
 pub mod controller;
 pub mod credentials;

@@ -390,6 +390,9 @@ pub const STATUS_WRITES_AT_ONCE: usize = 8;
 /// A webhook that is held for longer than this is told to be on hold: the identities for another endpoint, and the
 /// first of a new webhook, are there sooner.
 pub const HOLD_TOLD: Duration = Duration::from_secs(5);
+/// An Event tells that the endpoint of one webhook fails once in this time, and again where it still does when the time
+/// has passed: one that fails and mends every few seconds is a pair of Events each time. The condition tells at once.
+pub const FAILING_TOLD: Duration = Duration::from_mins(5);
 /// A refusal of one webhook's certificate is told once in this time.
 pub const REFUSAL_TOLD: Duration = Duration::from_secs(10);
 

@@ -12,7 +12,8 @@ use std::{
 use serde_json::{Value, json};
 
 fn inspect(file: &str, arguments: &[&str]) -> Output {
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
     fs::write(directory.join("changeit"), "changeit").unwrap();
     fs::write(directory.join("keypass-other"), "keypass-other").unwrap();
     fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/keystores").join(file), directory.join(file))

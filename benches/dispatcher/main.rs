@@ -26,10 +26,6 @@ mod measure;
 mod parts;
 mod receiver;
 mod report;
-// The tests need more of it.
-#[allow(dead_code)]
-#[path = "../../tests/e2e/scene.rs"]
-mod scene;
 mod sender;
 mod stage;
 

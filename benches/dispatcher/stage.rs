@@ -25,9 +25,9 @@ use crate::{
         pki,
         process::Process,
         programs,
+        scene::Scene,
     },
     receiver::Receiver,
-    scene::Scene,
     sender::{Door, Paths},
 };
 

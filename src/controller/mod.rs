@@ -56,7 +56,7 @@ use crate::{
     server::{self, BindError},
     telemetry::{
         health::Health,
-        metrics::{ApiRequests, Controller as Metrics},
+        metrics::{ApiRequests, ControllerMetrics},
         traces::{self, Span},
     },
 };
@@ -167,13 +167,13 @@ struct Context {
     tests: Tests<SystemClock>,
     story: Story,
     failures: Mutex<HashMap<WebhookKey, u32>>,
-    metrics: Metrics,
+    metrics: ControllerMetrics,
 }
 
 /// Runs until `stop`, then lets reconciles under way finish. With leader election it works only while it leads.
 pub async fn run(client: Client, options: Options, stop: CancellationToken) -> Result<(), StartError> {
     let egress = Egress::new(&options.egress)?;
-    let metrics = Metrics::new(Because::VARIANTS.iter().map(|because| because.as_str()));
+    let metrics = ControllerMetrics::new(Because::VARIANTS.iter().map(|because| because.as_str()));
     let api_requests = ApiRequests::default();
     let client = kubernetes::counted(client, &api_requests);
     let (told, address) = server::bind(options.metrics_listen).await?;
@@ -203,7 +203,7 @@ async fn work(
     options: Options,
     egress: Egress,
     read: watch::Read,
-    metrics: Metrics,
+    metrics: ControllerMetrics,
     stop: CancellationToken,
 ) {
     read.begun.set();
@@ -222,7 +222,7 @@ async fn reconcile_all(
     availability: Availability,
     egress: Egress,
     read: &watch::Read,
-    metrics: Metrics,
+    metrics: ControllerMetrics,
     stop: CancellationToken,
 ) {
     let (tests, tested) = Tests::new(SystemClock, egress, metrics.clone());

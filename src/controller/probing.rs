@@ -29,7 +29,7 @@ use crate::{
     kubernetes::key,
     limits,
     probe::{Endpoint, Outcome, Request, probe},
-    telemetry::{metrics::Controller as Metrics, traces::Span},
+    telemetry::{metrics::ControllerMetrics, traces::Span},
 };
 
 /// What a test depends on beside the certificate.
@@ -102,7 +102,7 @@ pub(super) struct Tests<C> {
     ended: mpsc::UnboundedSender<ObjectRef<OutboundWebhook>>,
     clock: C,
     egress: Egress,
-    metrics: Metrics,
+    metrics: ControllerMetrics,
 }
 
 impl<C: Clock + Clone> Tests<C> {
@@ -110,7 +110,7 @@ impl<C: Clock + Clone> Tests<C> {
     pub(super) fn new(
         clock: C,
         egress: Egress,
-        metrics: Metrics,
+        metrics: ControllerMetrics,
     ) -> (Self, impl Stream<Item = ObjectRef<OutboundWebhook>> + Send + 'static) {
         let (ended, stream) = mpsc::unbounded();
         let places = Arc::new(Semaphore::new(limits::TESTS_AT_ONCE));

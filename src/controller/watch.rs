@@ -28,7 +28,7 @@ use crate::{
     kubernetes, limits,
     telemetry::{
         health::{Finding, Once},
-        metrics::Controller as Metrics,
+        metrics::ControllerMetrics,
     },
 };
 
@@ -73,7 +73,7 @@ pub(super) fn controller(
     namespace: Option<&str>,
     availability: Availability,
     read: &Read,
-    metrics: &Metrics,
+    metrics: &ControllerMetrics,
     tested: impl Stream<Item = ObjectRef<OutboundWebhook>> + Send + 'static,
 ) -> Controller<OutboundWebhook> {
     // In one page: between two, webhooks would be reconciled that the store does not hold yet.

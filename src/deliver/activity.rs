@@ -4,8 +4,8 @@ use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 
-use super::{Failure, Refused};
-use crate::telemetry::metrics::{self, Deliveries};
+use super::{Failure, Hold, Refused};
+use crate::telemetry::metrics::{Deliveries, Flow};
 
 /// Shared between a worker and whoever asks.
 #[derive(Debug, Default)]
@@ -35,8 +35,8 @@ pub enum State {
     Starting,
     /// All that is due.
     Delivering,
-    /// Nothing; why.
-    Holding(&'static str),
+    /// Nothing.
+    Holding(Hold),
     /// Single trials: the endpoint has been failing.
     Failing {
         /// Since when.
@@ -90,9 +90,9 @@ impl Activity {
         change(&mut snapshot);
         match snapshot.state {
             State::Starting => {}
-            State::Delivering => self.deliveries.is(metrics::State::Delivering),
-            State::Holding(_) => self.deliveries.is(metrics::State::Held),
-            State::Failing { .. } | State::Gone => self.deliveries.is(metrics::State::Failing),
+            State::Delivering => self.deliveries.is(Flow::Delivering),
+            State::Holding(_) => self.deliveries.is(Flow::Held),
+            State::Failing { .. } | State::Gone => self.deliveries.is(Flow::Failing),
         }
     }
 }

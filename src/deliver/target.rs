@@ -8,7 +8,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{Authorizer, Client, RetryPolicy};
+use super::{Authorizer, Client, Hold, RetryPolicy};
 use crate::{limits, probe::Refusal};
 
 /// What a worker is to do. Readers see it whole or not at all.
@@ -16,8 +16,8 @@ use crate::{limits, probe::Refusal};
 pub enum Assignment {
     /// Send.
     Deliver(Arc<Target>),
-    /// Keep what comes, and send nothing; why.
-    Hold(&'static str),
+    /// Keep what comes, and send nothing.
+    Hold(Hold),
 }
 
 /// Where to send, and how.

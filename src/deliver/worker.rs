@@ -25,7 +25,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Activity, Assignment, Client, LastFailure, Refused, State, Target,
+    Activity, Assignment, Client, Hold, LastFailure, Refused, State, Target,
     attempt::{Failure, attempt},
     health::{Gate, Health, is_of_endpoint},
 };
@@ -285,8 +285,8 @@ impl<Q: Queue, C: Clock + Clone> Worker<Q, C> {
     fn target(&mut self) -> Option<Arc<Target>> {
         let target = match &*self.assignment.borrow_and_update() {
             Assignment::Deliver(target) => Arc::clone(target),
-            Assignment::Hold(reason) => {
-                let state = State::Holding(reason);
+            Assignment::Hold(why) => {
+                let state = State::Holding(*why);
                 // The time on hold is none in which the endpoint failed.
                 self.health = Health::default();
                 self.activity.note(|activity| activity.state = state);
@@ -301,14 +301,14 @@ impl<Q: Queue, C: Clock + Clone> Worker<Q, C> {
         self.endpoint = Some(Arc::clone(&target));
         let valid = !target.clients.order(self.clock.now()).is_empty();
         let state = match self.health.failing_since() {
-            _ if !valid => State::Holding(NOT_VALID),
+            _ if !valid => State::Holding(Hold::NotValid),
             _ if self.health.is_gone() => State::Gone,
             Some(since) if self.health.is_failing() => State::Failing { since },
             _ => State::Delivering,
         };
         self.activity.note(|activity| {
-            if state == State::Holding(NOT_VALID) && activity.state != state {
-                tracing::warn!(webhook = %self.webhook, "holds: {NOT_VALID}");
+            if state == State::Holding(Hold::NotValid) && activity.state != state {
+                tracing::warn!(webhook = %self.webhook, "holds: {}", Hold::NotValid);
             }
             activity.state = state;
         });
@@ -344,8 +344,6 @@ impl<Q: Queue, C: Clock + Clone> Worker<Q, C> {
 }
 
 const GONE: u16 = 410;
-
-const NOT_VALID: &str = "its certificate is not valid at this time";
 
 /// Gives a claim back that was not settled, however its attempt ends.
 struct Held<Q: Queue> {

@@ -8,16 +8,11 @@ use kube::ResourceExt as _;
 use crate::{
     api::v1alpha1::{Authorization, ConditionType, OutboundWebhook},
     credentials::{CREDENTIALS, Credentials, CredentialsError},
-    deliver::{Assignment, Authorizer, Client, Clients, RetryPolicy, Target},
+    deliver::{Assignment, Authorizer, Client, Clients, Hold, RetryPolicy, Target},
     egress::Egress,
     identity::{Identity, Slots, TRUSTED, TlsError, Trust, TrustError, parse_bundle},
     kubernetes::{is_controlled_by, made_for},
 };
-
-/// It holds because its owner asked for that.
-pub(super) const SUSPENDED: &str = "suspended";
-/// It holds because the controller has found something wrong, or nothing yet.
-pub(super) const NOT_READY: &str = "not ready";
 
 /// The clients with what they were made of, so that each is kept while that stays the same: its connections
 /// and its TLS sessions belong to it.
@@ -50,24 +45,31 @@ pub(super) fn assign(
     egress: &Egress,
     built: &mut Option<Built>,
 ) -> Assignment {
-    let hold = |reason| Assignment::Hold(reason);
-    if webhook.spec.suspend {
-        return hold(SUSPENDED);
-    }
-    if !is_ready(webhook) {
-        return hold(NOT_READY);
+    if let Some(hold) = standing_hold(webhook) {
+        return Assignment::Hold(hold);
     }
     let secret = secret.filter(|secret| belongs(secret, webhook));
     if webhook.needs_identities() && secret.is_none() {
-        return hold("the identities for this endpoint are not there yet");
+        return Assignment::Hold(Hold::NotThere);
     }
     match target(webhook, secret.filter(|_| webhook.needs_identities()), egress, built) {
         Ok(Ok(target)) => Assignment::Deliver(Arc::new(target)),
-        Ok(Err(missing)) => hold(missing),
+        Ok(Err(missing)) => Assignment::Hold(missing),
         Err(error) => {
             tracing::error!(webhook = %webhook.name_any(), namespace = ?webhook.namespace(), %error, "cannot deliver");
-            hold("what was accepted cannot be used")
+            Assignment::Hold(Hold::Unusable)
         }
+    }
+}
+
+/// Why nothing may be sent, whatever the Secret holds: of that the controller tells, or somebody asked for it.
+pub(super) fn standing_hold(webhook: &OutboundWebhook) -> Option<Hold> {
+    if webhook.spec.suspend {
+        Some(Hold::Suspended)
+    } else if !is_ready(webhook) {
+        Some(Hold::NotReady)
+    } else {
+        None
     }
 }
 
@@ -92,7 +94,7 @@ fn target(
     secret: Option<&Secret>,
     egress: &Egress,
     built: &mut Option<Built>,
-) -> Result<Result<Target, &'static str>, Unusable> {
+) -> Result<Result<Target, Hold>, Unusable> {
     let data = secret.and_then(|secret| secret.data.as_ref());
     let get = |key: &str| data.and_then(|data| data.get(key)).map(|value| value.0.as_slice());
     let slots = if webhook.spec.mtls.is_some() {
@@ -103,14 +105,14 @@ fn target(
         // Nothing stands in for an Active that is not there.
         if slots.active.is_none() {
             *built = None;
-            return Ok(Err("no certificate has been accepted"));
+            return Ok(Err(Hold::NoCertificate));
         }
         slots
     } else {
         Slots::default()
     };
     let Some(credentials) = credentials(webhook, get)? else {
-        return Ok(Err("no headers, authorization or signing secrets have been accepted"));
+        return Ok(Err(Hold::NoCredentials));
     };
     let trust = trust(webhook, get)?;
     let authorizer = authorizer(credentials, &trust, egress, built.as_ref())?;

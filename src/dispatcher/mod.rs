@@ -5,6 +5,7 @@
 mod assign;
 mod certificate;
 mod health;
+mod metrics;
 mod registry;
 mod report;
 mod reviews;
@@ -43,7 +44,7 @@ use crate::{
     queue::{Embedded, Expired, Queue as _, QueueError},
     server::{self, BindError},
     telemetry::{
-        metrics::{ApiRequests, Dispatcher as Metrics, Parts, Requests},
+        metrics::{ApiRequests, DispatcherMetrics, Parts, Requests},
         traces,
     },
 };
@@ -118,7 +119,8 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
     let mut health = health::checks(&read, &queue, &stop);
 
     let (refusals, refused) = mpsc::channel(limits::REFUSALS);
-    let metrics = Metrics::new(Layer::VARIANTS.iter().map(|layer| layer.as_str()), Arc::clone(&queue));
+    let metrics =
+        DispatcherMetrics::new(Layer::VARIANTS.iter().map(|layer| layer.as_str()), Arc::clone(&queue));
     let parts = Parts {
         requests: Requests::default(),
         queue: queue.metrics().clone(),
@@ -128,7 +130,7 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
     let board = Arc::new(Board::new(metrics.clone()));
     let mut reporting = JoinSet::new();
     reporting.spawn(report::refusals(client.clone(), refused));
-    reporting.spawn(report::oldest(Arc::clone(&queue), metrics.clone()));
+    reporting.spawn(metrics::oldest(Arc::clone(&queue), metrics.clone()));
     reporting.spawn(report::statuses(client.clone(), Arc::clone(&queue), Arc::clone(&board), SystemClock));
     tracing::info!(%address, proxy = egress.proxy(), "takes events");
     let drain = CancellationToken::new();

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     api::v1alpha1::{Ordering, OutboundWebhook},
     clock::Clock,
-    deliver::{Assignment, Refused, Worker},
+    deliver::{Assignment, Hold, Refused, Worker},
     egress::Egress,
     event::WebhookKey,
     ingest::{Known, Takes, Webhooks},
@@ -174,7 +174,7 @@ impl<Q: Queue, C: Clock + Clone> Registry<Q, C> {
         let identities = OutboundWebhook::identities_name(&key.name);
         let secret = secrets.get(&ObjectRef::new(&identities).within(&key.namespace));
         let running = self.running.entry(key.clone()).or_insert_with(|| {
-            let (assignment, receiver) = watch::channel(Assignment::Hold("starting"));
+            let (assignment, receiver) = watch::channel(Assignment::Hold(Hold::Starting));
             let stop = self.stop.child_token();
             let (queue, clock) = (Arc::clone(&self.queue), self.clock.clone());
             let activity = self.board.add(key, &webhook);
@@ -227,8 +227,8 @@ fn takes(webhook: &OutboundWebhook) -> Takes {
 /// Tells what changed, once.
 fn report(webhook: &WebhookKey, before: &Assignment, after: &Assignment) {
     match (before, after) {
-        (Assignment::Hold(was), Assignment::Hold(reason)) if was == reason => {}
-        (_, Assignment::Hold(reason)) => tracing::info!(%webhook, reason, "holds"),
+        (Assignment::Hold(was), Assignment::Hold(is)) if was == is => {}
+        (_, Assignment::Hold(reason)) => tracing::info!(%webhook, %reason, "holds"),
         (Assignment::Deliver(was), Assignment::Deliver(is)) if Arc::ptr_eq(&was.clients, &is.clients) => {
             if !Arc::ptr_eq(&was.authorizer, &is.authorizer) {
                 tracing::info!(%webhook, "has other headers, authorization or signing secrets");

@@ -10,7 +10,8 @@ use zeroize::Zeroizing;
 use super::{FactsError, Identity, TlsError, tls::check_pair};
 
 /// A place for an identity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 pub enum Slot {
     /// Presented first.
     Active,
@@ -26,11 +27,7 @@ impl Slot {
 
     /// Its name, as it stands in objects.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Active => "active",
-            Self::New => "new",
-            Self::Previous => "previous",
-        }
+        self.into()
     }
 
     /// The key of its certificate and chain.

@@ -38,7 +38,8 @@ use sniff::{Kind, sniff};
 use store::{Keyring, Store};
 
 /// The formats that are taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display, strum::IntoStaticStr)]
+#[strum(serialize_all = "UPPERCASE")]
 pub enum Format {
     /// RFC 7292.
     Pkcs12,
@@ -49,16 +50,7 @@ pub enum Format {
 impl Format {
     /// The name as it stands in the resource.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pkcs12 => "PKCS12",
-            Self::Jks => "JKS",
-        }
-    }
-}
-
-impl std::fmt::Display for Format {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
+        self.into()
     }
 }
 

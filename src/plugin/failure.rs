@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use kube::config::{InferConfigError, KubeconfigError};
 
 use super::output::{bearable, failure};
+pub(super) use crate::causes::chain;
 use crate::inspect;
 
 /// Why it did not end well.
@@ -77,19 +78,4 @@ impl From<inspect::Problem> for Failure {
     fn from(problem: inspect::Problem) -> Self {
         Self::Tried(problem.to_string())
     }
-}
-
-/// An error with what lies below it, each said once.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    for _ in 0..crate::limits::ERROR_SOURCES {
-        let Some(error) = next else { break };
-        let message = error.to_string();
-        if !text.contains(&message) {
-            text = format!("{text}: {message}");
-        }
-        next = error.source();
-    }
-    text
 }

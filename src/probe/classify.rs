@@ -13,7 +13,7 @@ use super::{
     reason::{Alert, Layer, Reason},
     tls_error,
 };
-use crate::{egress, limits};
+use crate::{causes::causes, egress};
 
 /// What was seen of a connection before it failed.
 #[derive(Clone, Copy, Debug)]
@@ -84,7 +84,7 @@ impl Failure {
 /// Judges an error and what stands behind it: one of rustls, of std, of tokio, of an HTTP client, or of the
 /// dialling.
 pub fn classify(error: &(dyn Error + 'static), context: Context) -> Failure {
-    let causes = causes(error);
+    let causes: Vec<_> = causes(error).collect();
     // A client that makes its own connections does not tell how far it came, except so.
     let connecting = causes.iter().any(|cause| cause.downcast_ref().is_some_and(legacy::Error::is_connect));
     let stage = if connecting { context.stage.min(Stage::Handshake) } else { context.stage };
@@ -231,21 +231,6 @@ pub(super) fn closed(how: &str, context: Context) -> Failure {
     };
     let refusal = if context.presented { refusal } else { Refusal::No };
     Failure::new(Layer::Connect, Reason::ConnectionClosed, message).refusal(refusal)
-}
-
-/// The error and what is behind it. `io::Error::source` leaves out the error that it wraps.
-fn causes<'a>(error: &'a (dyn Error + 'static)) -> Vec<&'a (dyn Error + 'static)> {
-    let mut causes: Vec<&'a (dyn Error + 'static)> = Vec::new();
-    let mut next = Some(error);
-    while let Some(cause) = next.filter(|_| causes.len() < limits::ERROR_SOURCES) {
-        causes.push(cause);
-        let wrapped = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        next = match wrapped {
-            Some(wrapped) => Some(wrapped),
-            None => cause.source(),
-        };
-    }
-    causes
 }
 
 fn is_timeout(cause: &(dyn Error + 'static)) -> bool {

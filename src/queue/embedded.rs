@@ -34,7 +34,7 @@ use super::{
 use crate::{
     event::{Event, WebhookKey},
     limits,
-    telemetry::metrics::Queue as Metrics,
+    telemetry::metrics::QueueMetrics,
 };
 use books::Books;
 use reader::{Claimed, Read, Reader, WantedClaim};
@@ -54,7 +54,7 @@ pub struct Embedded {
     claimed: Arc<Claimed>,
     wakers: Arc<Wakers>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
-    metrics: Metrics,
+    metrics: QueueMetrics,
     /// Held for as long as the queue is open.
     _lock: File,
 }
@@ -83,7 +83,7 @@ impl Embedded {
         let reader = Reader::new(schema::open_beside(&path)?, Arc::clone(&books), Arc::clone(&claimed));
         let seen = Seen::read(&connection)?;
         let volume = Volume::of(path.clone());
-        let metrics = Metrics::new(directory.to_owned(), room.file_bytes);
+        let metrics = QueueMetrics::new(directory.to_owned(), room.file_bytes);
         metrics.uses(Size::read(&connection, &volume)?.used);
         let mut threads = Writer::new(
             connection,
@@ -101,7 +101,7 @@ impl Embedded {
     }
 
     /// What is counted of the queue as a whole.
-    pub fn metrics(&self) -> &Metrics {
+    pub fn metrics(&self) -> &QueueMetrics {
         &self.metrics
     }
 

@@ -26,10 +26,10 @@ use crate::{
         cluster::{Cluster, Namespace},
         eventually, pki,
         process::{Process, Program},
+        scene::Scene,
         secrets,
     },
     ingest_server::{client, secure, secure_address},
-    scene::Scene,
 };
 
 tests![

@@ -7,15 +7,13 @@ use data_encoding::BASE64;
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
 
-use crate::{
-    harness::{
-        cluster::Cluster,
-        eventually,
-        pki::{self, new_password},
-        receiver::{Answer, ClientAuth, Options, Received, Receiver},
-        secrets,
-    },
+use crate::harness::{
+    cluster::Cluster,
+    eventually,
+    pki::{self, new_password},
+    receiver::{Answer, ClientAuth, Options, Received, Receiver},
     scene::{Dispatcher, Scene, active, condition, start_controller, story},
+    secrets,
 };
 
 tests![

@@ -14,12 +14,10 @@ use postrider::api::v1alpha1::OutboundWebhook;
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::{Value, json};
 
-use crate::{
-    harness::{
-        cluster::Cluster,
-        eventually,
-        pki::{self, Keystore, Request, Validity},
-    },
+use crate::harness::{
+    cluster::Cluster,
+    eventually,
+    pki::{self, Keystore, Request, Validity},
     scene::{Scene, active, condition, story},
 };
 

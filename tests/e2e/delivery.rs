@@ -9,16 +9,14 @@ use std::{
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use crate::{
-    harness::{
-        cluster::Cluster,
-        eventually,
-        nginx::Nginx,
-        pki::{self, Request, Validity},
-        receiver::{Answer, ClientAuth, Options, Received, Receiver},
-        tool::Tool,
-    },
-    scene::{Poster, Scene, id_of, start_controller, story},
+use crate::harness::{
+    cluster::Cluster,
+    eventually,
+    nginx::Nginx,
+    pki::{self, Request, Validity},
+    receiver::{Answer, ClientAuth, Options, Received, Receiver},
+    scene::{Poster, Scene, active, id_of, start_controller, story},
+    tool::Tool,
 };
 
 tests![
@@ -53,7 +51,7 @@ async fn ready_mtls(scene: &Scene, receiver_url: &str) {
 async fn ready_mtls_that_retries_fast(scene: &Scene, receiver_url: &str) {
     scene.keystore("shop", pki::shared().await.pkcs12().await).await;
     let mut spec = fast_retry();
-    spec["mtls"] = json!({ "active": crate::scene::active("shop", "PKCS12") });
+    spec["mtls"] = json!({ "active": active("shop", "PKCS12") });
     scene.webhook("shop", receiver_url, spec).await;
     scene.ready("shop").await;
 }
@@ -123,7 +121,7 @@ async fn connections_are_reused(cluster: Arc<Cluster>) {
     const EVENTS: usize = 50;
     let (scene, receiver) = (Scene::new(cluster).await, Receiver::start().await);
     scene.keystore("shop", pki::shared().await.pkcs12().await).await;
-    let active = crate::scene::active("shop", "PKCS12");
+    let active = active("shop", "PKCS12");
     let spec = json!({ "mtls": { "active": active }, "delivery": { "maxInFlight": 1 } });
     scene.webhook("shop", &receiver.url(), spec).await;
     scene.ready("shop").await;
@@ -320,7 +318,7 @@ async fn a_redirect_is_not_followed(cluster: Arc<Cluster>) {
 async fn a_suspended_webhook_keeps_its_events(cluster: Arc<Cluster>) {
     let (scene, receiver) = (Scene::new(cluster).await, Receiver::start().await);
     scene.keystore("shop", pki::shared().await.pkcs12().await).await;
-    let spec = |suspend: bool| json!({ "suspend": suspend, "mtls": { "active": crate::scene::active("shop", "PKCS12") } });
+    let spec = |suspend: bool| json!({ "suspend": suspend, "mtls": { "active": active("shop", "PKCS12") } });
     scene.webhook("shop", &receiver.url(), spec(true)).await;
     scene.not_ready("shop", "Suspended").await;
     let dispatcher = scene.dispatcher().await;
@@ -462,7 +460,7 @@ async fn an_endpoint_that_moved_gets_no_certificate_of_the_one_before(cluster: A
     let keystore = other.pkcs12().await;
     scene.keystore("other", &keystore).await;
     scene.password("other", "not the password").await;
-    let active = crate::scene::active("other", "PKCS12");
+    let active = active("other", "PKCS12");
     scene.webhook("shop", &after.url(), json!({ "mtls": { "active": active } })).await;
     scene.not_ready("shop", "WrongPasswordOrCorrupt").await;
     let kept = dispatcher.post("shop", "y").await;

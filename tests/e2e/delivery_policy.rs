@@ -9,12 +9,10 @@ use std::{
 use postrider::api::v1alpha1::{DeliveryStatus, OutboundWebhook};
 use serde_json::{Value, json};
 
-use crate::{
-    harness::{
-        cluster::Cluster,
-        eventually, pki,
-        receiver::{Answer, Received, Receiver, TO_RECEIVERS},
-    },
+use crate::harness::{
+    cluster::Cluster,
+    eventually, pki,
+    receiver::{Answer, Received, Receiver, TO_RECEIVERS},
     scene::{Scene, active, condition, story},
 };
 

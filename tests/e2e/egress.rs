@@ -4,14 +4,12 @@ use std::{net::SocketAddr, sync::Arc};
 
 use serde_json::json;
 
-use crate::{
-    harness::{
-        cluster::Cluster,
-        pki::{self, Authority, Request},
-        process::{Process, Program},
-        proxy::Proxy,
-        receiver::{ClientAuth, Options, Receiver},
-    },
+use crate::harness::{
+    cluster::Cluster,
+    pki::{self, Authority, Request},
+    process::{Process, Program},
+    proxy::Proxy,
+    receiver::{ClientAuth, Options, Receiver},
     scene::{Dispatcher, Scene, active, condition, start_controller_with},
 };
 

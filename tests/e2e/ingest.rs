@@ -10,10 +10,10 @@ use crate::{
         cluster::Cluster,
         directory, pki,
         receiver::{Received, Receiver},
+        scene::{Scene, active},
         tool::Tool,
     },
     ingest_server::secure_address,
-    scene::{Scene, active},
 };
 
 tests![

@@ -11,8 +11,9 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::{
-    harness::{cluster::Cluster, eventually},
+use crate::harness::{
+    cluster::Cluster,
+    eventually,
     scene::{Dispatcher, Scene},
 };
 

@@ -13,18 +13,16 @@ use tokio::{net::TcpStream, sync::watch, task::JoinSet};
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    harness::{
-        chart,
-        cluster::Cluster,
-        crowd::Crowd,
-        eventually,
-        load::Load,
-        pki::{self, Certificate, Request, Validity},
-        process::{Process, Program},
-        receiver::{Receiver, TO_RECEIVERS},
-    },
-    scene::{Dispatcher, Scene, active},
+use crate::harness::{
+    chart,
+    cluster::Cluster,
+    crowd::Crowd,
+    eventually,
+    load::Load,
+    pki::{self, Certificate, Request, Validity},
+    process::{Process, Program},
+    receiver::{Receiver, TO_RECEIVERS},
+    scene::{Dispatcher, Scene, active, start_controller},
 };
 
 tests![
@@ -127,7 +125,7 @@ async fn health_is_told_on_an_address_of_its_own(cluster: Arc<Cluster>) {
         let url = format!("http://{}/{path}", dispatcher.address);
         assert_eq!(client(false).await.get(url).send().await.unwrap().status(), 404, "{path}");
     }
-    let controller = crate::scene::start_controller(&cluster).await;
+    let controller = start_controller(&cluster).await;
     let (status, page) = readiness(&controller, "[+]watches ok\n").await;
     assert_eq!((status, page.as_str()), (200, "[+]watches ok\nreadyz check passed\n"));
 }

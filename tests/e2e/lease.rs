@@ -7,13 +7,11 @@ use std::{
 
 use rustix::process::Signal;
 
-use crate::{
-    harness::{
-        cluster::Cluster,
-        pki,
-        process::Process,
-        receiver::{Receiver, TO_RECEIVERS},
-    },
+use crate::harness::{
+    cluster::Cluster,
+    pki,
+    process::Process,
+    receiver::{Receiver, TO_RECEIVERS},
     scene::{Scene, launch_controller},
 };
 

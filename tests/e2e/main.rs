@@ -31,7 +31,6 @@ mod probe_failures;
 mod receiver_examples;
 mod rights;
 mod rotation;
-mod scene;
 mod serving;
 mod traces;
 

@@ -6,17 +6,15 @@ use jiff::Timestamp;
 use kube::api::DeleteParams;
 use serde_json::json;
 
-use crate::{
-    harness::{
-        cluster::Cluster,
-        directory, eventually,
-        pki::{self, Certificate, Facts, Request},
-        process::Process,
-        receiver::{Answer, Receiver, free_port},
-        secrets, servers,
-        tool::Tool,
-    },
+use crate::harness::{
+    cluster::Cluster,
+    directory, eventually,
+    pki::{self, Certificate, Facts, Request},
+    process::Process,
+    receiver::{Answer, Receiver, free_port},
     scene::{Dispatcher, Scene, active, controller},
+    secrets, servers,
+    tool::Tool,
 };
 
 tests![both_programs_tell_what_has_happened, open_metrics_is_told_to_who_asks];

@@ -7,13 +7,11 @@ use std::{collections::BTreeSet, fs, path::Path, sync::Arc};
 
 use serde_json::json;
 
-use crate::{
-    harness::{
-        self,
-        cluster::Cluster,
-        pki::{self, Certificate},
-        receiver::Receiver,
-    },
+use crate::harness::{
+    self,
+    cluster::Cluster,
+    pki::{self, Certificate},
+    receiver::Receiver,
     scene::{Scene, active},
 };
 

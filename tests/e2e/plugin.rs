@@ -18,12 +18,12 @@ use crate::{
         pki::{self, Authority, Keystore, Request, Validity},
         process::Program,
         receiver::{Answer, ClientAuth, Options, Receiver},
+        scene::{Dispatcher, Scene, active},
         secrets,
         servers::TlsServer,
         tool::Tool,
     },
     ingest_server::secure_address,
-    scene::{Dispatcher, Scene, active},
 };
 
 tests![

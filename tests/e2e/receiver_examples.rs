@@ -28,11 +28,11 @@ use crate::{
         pki::{self, Authority, Certificate},
         process::{Process, Program},
         receiver::free_port,
+        scene::{Scene, active},
         servers,
         tool::Tool,
     },
     probe::tested,
-    scene::{Scene, active},
 };
 
 tests![nginx, apache, haproxy, envoy, java, go];

@@ -22,10 +22,10 @@ use crate::{
         pki::{self, Authority},
         process::Program,
         receiver::{ClientAuth, Options, Receiver, TO_RECEIVERS},
+        scene::{Dispatcher, Scene, active, start_controller_with},
         secrets,
     },
     ingest_server::secure_address,
-    scene::{Dispatcher, Scene, active, start_controller_with},
 };
 
 tests![every_right_is_used_and_none_is_missing, one_namespace_is_served_without_a_right_in_the_cluster];

@@ -13,16 +13,14 @@ use kube::{
 use postrider::api::v1alpha1::{MutualTlsStatus, OutboundWebhook};
 use serde_json::{Value, json};
 
-use crate::{
-    harness::{
-        cluster::Cluster,
-        eventually,
-        nginx::Nginx,
-        pki::{self, Authority, Certificate, Request, Validity},
-        receiver::{ClientAuth, Options, Receiver},
-        tool::Tool,
-    },
-    scene::{Scene, active, condition, story},
+use crate::harness::{
+    cluster::Cluster,
+    eventually,
+    nginx::Nginx,
+    pki::{self, Authority, Certificate, Request, Validity},
+    receiver::{ClientAuth, Options, Receiver},
+    scene::{Scene, active, condition, start_controller, story},
+    tool::Tool,
 };
 
 tests![
@@ -262,7 +260,7 @@ async fn an_active_that_expires_is_replaced_without_a_test(cluster: Arc<Cluster>
 
 async fn a_rotation_survives_a_restart_of_the_controller(_: Arc<Cluster>) {
     let cluster = Cluster::start_own().await;
-    let controller = crate::scene::start_controller(&cluster).await;
+    let controller = start_controller(&cluster).await;
     let (scene, receiver) = (Scene::without_controller(Arc::clone(&cluster)).await, Receiver::start().await);
     scene.enable(true).await;
     delivering(&scene, &receiver.url()).await;
@@ -270,14 +268,14 @@ async fn a_rotation_survives_a_restart_of_the_controller(_: Arc<Cluster>) {
     // Overwritten while nobody looks: the Active is in the controller's own Secret only.
     let next = pki::shared().await.client_authority.issue(&Request::client("/CN=meanwhile")).await;
     scene.keystore("shop", &next.pkcs12().await).await;
-    let controller = crate::scene::start_controller(&cluster).await;
+    let controller = start_controller(&cluster).await;
     let webhook = promoted(&scene, &next).await;
     let old = &pki::shared().await.client.facts.fingerprint_sha256;
     assert_eq!(&mtls(&webhook).previous.unwrap().fingerprint_sha256, old);
     // What was tested is in the status: another start writes nothing, and tests nothing.
     let settled = scene.condition("shop", "Connected", "True", None).await;
     controller.terminate().await;
-    let controller = crate::scene::start_controller(&cluster).await;
+    let controller = start_controller(&cluster).await;
     scene.webhook("later", &receiver.url(), json!({})).await;
     scene.ready("later").await;
     controller.line_with("tested the connection").await;
@@ -317,7 +315,7 @@ async fn what_is_restored_begins_with_its_manifest(cluster: Arc<Cluster>) {
 
 async fn of_an_expiry_is_reminded_in_time_and_once(_: Arc<Cluster>) {
     let cluster = Cluster::start_own().await;
-    let controller = crate::scene::start_controller(&cluster).await;
+    let controller = start_controller(&cluster).await;
     let scene = Scene::without_controller(Arc::clone(&cluster)).await;
     scene.enable(true).await;
     // Of two days before the reminder has passed, and that of one day before is near.
@@ -339,7 +337,7 @@ async fn of_an_expiry_is_reminded_in_time_and_once(_: Arc<Cluster>) {
         assert!(note.contains("CN=ends (") && note.contains(" expires in 24 h; nothing waits"), "{note}");
     }
     controller.kill().await;
-    let _controller = crate::scene::start_controller(&cluster).await;
+    let _controller = start_controller(&cluster).await;
     // It has looked at the webhook once it has said what is new of it.
     successor(&scene, "next").await;
     name_as_new(&scene, url, "next", json!({ "promotion": "Manual" })).await;

@@ -6,16 +6,14 @@ use axum::http::StatusCode;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::{
-    harness::{
-        cluster::Cluster,
-        collector::{self, Collector, Span},
-        pki::{self, new_password},
-        process::Program,
-        receiver::{Answer, ClientAuth, Options, Received, Receiver, TO_RECEIVERS, free_port},
-        secrets,
-    },
+use crate::harness::{
+    cluster::Cluster,
+    collector::{self, Collector, Span},
+    pki::{self, new_password},
+    process::Program,
+    receiver::{Answer, ClientAuth, Options, Received, Receiver, TO_RECEIVERS, free_port},
     scene::{Dispatcher, Scene, active, start_controller_with},
+    secrets,
 };
 
 tests![

@@ -30,20 +30,12 @@ mod ledger;
 mod partner;
 mod receivers;
 mod report;
-// The tests need more of both.
-#[allow(dead_code)]
-#[path = "../e2e/chart.rs"]
-mod chart;
-#[allow(dead_code)]
-#[path = "../e2e/scene.rs"]
-mod scene;
 
 use api::ApiServer;
 use disturbances::{Renewals, World};
-use harness::{cluster::Cluster, load::Load, pki::Validity, programs::Programs};
+use harness::{cluster::Cluster, load::Load, pki::Validity, programs::Programs, scene::Scene};
 use partner::{Authorities, Partner};
 use receivers::Kind;
-use scene::Scene;
 
 const PROGRESS: Duration = Duration::from_secs(10);
 

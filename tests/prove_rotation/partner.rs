@@ -14,10 +14,12 @@ use tokio::sync::Mutex;
 
 use crate::{
     api::ApiServer,
-    harness::pki::{Authority, Certificate, Format, Keystore, Request, Validity, new_password},
+    harness::{
+        pki::{Authority, Certificate, Format, Keystore, Request, Validity, new_password},
+        scene,
+    },
     ledger::Ledger,
     receivers::{Kind, Receiver},
-    scene,
 };
 
 /// Who issues client certificates.

@@ -28,10 +28,6 @@ use tokio::time::sleep;
 #[path = "../e2e/harness/mod.rs"]
 mod harness;
 mod report;
-// The tests need more of it.
-#[allow(dead_code)]
-#[path = "../e2e/scene.rs"]
-mod scene;
 mod tally;
 mod tenants;
 

@@ -22,8 +22,8 @@ use crate::{
     harness::{
         cluster::{Cluster, Namespace},
         pki::{self, Certificate, Keystore, Request},
+        scene::{active, condition},
     },
-    scene::{active, condition},
 };
 
 /// Name of the keystore that webhooks share.

@@ -31,20 +31,18 @@ mod growth;
 mod harness;
 mod receivers;
 mod report;
-// The tests need more of both.
-#[allow(dead_code)]
-#[path = "../e2e/chart.rs"]
-mod chart;
-#[allow(dead_code)]
-#[path = "../e2e/scene.rs"]
-mod scene;
 
 use books::{Books, Doubts, Kept};
 use growth::Growth;
-use harness::{cluster::Cluster, load::Load, pki, programs::Programs};
+use harness::{
+    cluster::Cluster,
+    load::Load,
+    pki,
+    programs::Programs,
+    scene::{Scene, active},
+};
 use receivers::{Kind, Receiver};
 use report::Report;
-use scene::Scene;
 
 /// Between two looks at memory and file.
 const LOOK: Duration = Duration::from_secs(10);
@@ -145,7 +143,7 @@ async fn start(cluster: &Arc<Cluster>, doubts: &Arc<Doubts>) -> (Vec<Arc<Receive
         if let Some(seconds) = kind.max_age_seconds() {
             retry["maxAgeSeconds"] = json!(seconds);
         }
-        let active = scene::active(kind.name(), "PKCS12");
+        let active = active(kind.name(), "PKCS12");
         let spec = json!({ "mtls": { "active": active }, "delivery": { "retry": retry } });
         scene.webhook(kind.name(), &receiver.url(), spec).await;
         receivers.push(receiver);

@@ -264,7 +264,9 @@ fn default_bundle_key() -> String {
 }
 
 /// What holds a bundle of certificates.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(
+    Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, strum::IntoStaticStr,
+)]
 pub enum BundleKind {
     /// A ConfigMap.
     #[default]
@@ -276,10 +278,7 @@ pub enum BundleKind {
 impl BundleKind {
     /// As the API server calls it.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::ConfigMap => "ConfigMap",
-            Self::Secret => "Secret",
-        }
+        self.into()
     }
 }
 

@@ -7,7 +7,7 @@ use tokio::{net::TcpListener, sync::mpsc};
 
 use super::*;
 use crate::{
-    deliver::{Activity, Client, Clients, RetryPolicy},
+    deliver::{Activity, Client, Clients, Hold, RetryPolicy},
     egress::tests::loopback,
     event::Event,
     identity::{Identity, Trust, tests::identity_valid},
@@ -63,7 +63,7 @@ async fn scene(now: i64, failing_since: Option<i64>) -> Scene {
         let settlement = Settlement::Retry { since: second(since), due_at: second(0) };
         queue.settle(&webhook, vec![(claim.sequence, settlement)]).await.unwrap();
     }
-    let (assignment, receiver) = watch::channel(Assignment::Hold("starting"));
+    let (assignment, receiver) = watch::channel(Assignment::Hold(Hold::Starting));
     let (clock, stop, activity) = (Hand::at(now), CancellationToken::new(), Arc::<Activity>::default());
     let worker = Worker::new(
         webhook.clone(),
@@ -157,7 +157,7 @@ async fn a_certificate_that_becomes_valid_sends_by_itself() {
 #[tokio::test]
 async fn nothing_is_dialled_on_hold() {
     let scene = scene(1_500, None).await;
-    scene.assignment.send_replace(Assignment::Hold("not ready"));
+    scene.assignment.send_replace(Assignment::Hold(Hold::NotReady));
     assert!(!scene.is_dialled().await);
 }
 

@@ -47,9 +47,9 @@ fn accepted(name: &str) -> Slots {
     Slots { active: Some(Arc::new(identity(name))), ..Slots::default() }
 }
 
-fn held(assignment: &Assignment) -> &'static str {
+fn held(assignment: &Assignment) -> Hold {
     match assignment {
-        Assignment::Hold(reason) => reason,
+        Assignment::Hold(why) => *why,
         Assignment::Deliver(_) => panic!("it delivers"),
     }
 }
@@ -57,7 +57,7 @@ fn held(assignment: &Assignment) -> &'static str {
 fn client(assignment: Assignment) -> Arc<Client> {
     match assignment {
         Assignment::Deliver(target) => Arc::clone(target.clients.active()),
-        Assignment::Hold(reason) => panic!("it holds: {reason}"),
+        Assignment::Hold(why) => panic!("it holds: {why}"),
     }
 }
 
@@ -133,10 +133,7 @@ fn a_bundle_that_is_asked_for_and_not_there_trusts_nobody() {
     let private = webhook(&json!({ "endpoint": {
         "url": "https://partner.example", "trust": { "caBundleRef": { "name": "ca" } },
     } }));
-    assert_eq!(
-        held(&assign(&private, None, &mut None)),
-        "the identities for this endpoint are not there yet"
-    );
+    assert_eq!(held(&assign(&private, None, &mut None)), Hold::NotThere);
 }
 
 #[test]
@@ -182,7 +179,7 @@ fn secret_with(webhook: &OutboundWebhook, credentials: &Credentials) -> Secret {
 fn authorizer_of(assignment: Assignment) -> Arc<Authorizer> {
     match assignment {
         Assignment::Deliver(target) => Arc::clone(&target.authorizer),
-        Assignment::Hold(reason) => panic!("it holds: {reason}"),
+        Assignment::Hold(why) => panic!("it holds: {why}"),
     }
 }
 

@@ -20,7 +20,7 @@ use super::{
     volume::Volume,
     work::{Change, Committed, Outcome, Room, Work},
 };
-use crate::{limits, telemetry::metrics::Queue as Metrics};
+use crate::{limits, telemetry::metrics::QueueMetrics};
 
 pub(super) enum Write {
     Change { change: Change, reply: oneshot::Sender<Result<Outcome, QueueError>> },
@@ -34,7 +34,7 @@ pub(super) struct Writer {
     wakers: Arc<Wakers>,
     room: Room,
     volume: Volume,
-    metrics: Metrics,
+    metrics: QueueMetrics,
     /// Estimate of the pages in the log since the last checkpoint.
     log_pages: i64,
     /// A checkpoint has moved what was in the log.
@@ -72,7 +72,7 @@ impl Writer {
         wakers: Arc<Wakers>,
         room: Room,
         volume: Volume,
-        metrics: Metrics,
+        metrics: QueueMetrics,
     ) -> Self {
         Self { connection, books, seen, wakers, room, volume, metrics, log_pages: 0, moved: Arc::default() }
     }

@@ -1,11 +1,13 @@
 //! Connections to endpoints, those of tests included.
 
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
+use strum::VariantArray as _;
 
 use super::CountersBy;
 
 /// How a TLS handshake ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum Handshake {
     /// As seen from here. In TLS 1.3 a server refuses a client certificate only after that.
     Completed,
@@ -13,18 +15,6 @@ pub enum Handshake {
     Failed,
     /// Nobody did in time.
     TimedOut,
-}
-
-impl Handshake {
-    const ALL: [Self; 3] = [Self::Completed, Self::Failed, Self::TimedOut];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Completed => "completed",
-            Self::Failed => "failed",
-            Self::TimedOut => "timed_out",
-        }
-    }
 }
 
 /// Counts them.
@@ -37,7 +27,7 @@ pub struct Connections {
 
 impl Default for Connections {
     fn default() -> Self {
-        let handshakes = CountersBy::new("outcome", Handshake::ALL.map(Handshake::as_str));
+        let handshakes = CountersBy::new("outcome", Handshake::VARIANTS.iter().map(Into::into));
         Self { opened: Counter::default(), failed: Counter::default(), handshakes }
     }
 }
@@ -61,6 +51,6 @@ impl Connections {
 
     /// A handshake on a connection has ended.
     pub(crate) fn shook_hands(&self, outcome: Handshake) {
-        self.handshakes.inc(outcome.as_str());
+        self.handshakes.inc(outcome.into());
     }
 }

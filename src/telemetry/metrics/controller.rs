@@ -9,9 +9,8 @@ use std::{
 
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric as _},
+    encoding::DescriptorEncoder,
     metrics::{
-        MetricType,
         counter::Counter,
         family::Family,
         gauge::{ConstGauge, Gauge},
@@ -20,12 +19,12 @@ use prometheus_client::{
     registry::Unit,
 };
 
-use super::{ApiRequests, Connections, CountersBy, Labels, Page, registry};
+use super::{ApiRequests, Connections, CountersBy, Label, Labels, Page, family, gauge, registry};
 use crate::{event::WebhookKey, limits};
 
 /// What the controller counts.
 #[derive(Clone, Debug)]
-pub struct Controller {
+pub struct ControllerMetrics {
     leads: Gauge,
     reconciles: Histogram,
     failed: Counter,
@@ -91,7 +90,7 @@ struct Known {
 /// Says that the controller works, for as long as this lives; then nothing more is told of webhooks, which another
 /// one may look after.
 #[derive(Debug)]
-pub struct Term(Controller);
+pub struct Term(ControllerMetrics);
 
 impl Drop for Term {
     fn drop(&mut self) {
@@ -100,7 +99,7 @@ impl Drop for Term {
     }
 }
 
-impl Controller {
+impl ControllerMetrics {
     /// `becauses` are the reasons for which a New is promoted.
     pub fn new(becauses: impl IntoIterator<Item = &'static str>) -> Self {
         Self {
@@ -199,71 +198,55 @@ impl fmt::Debug for Webhooks {
     }
 }
 
-/// What is told of each slot.
-type OfSlots = fn(&Observed) -> Vec<(&'static str, i64)>;
-
 impl Collector for Webhooks {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let encoder = &mut encoder;
         let all = self.there();
-        let count = |ready| all.values().filter(|observed| observed.ready == ready).count();
-        let counts = [("true", count(true)), ("false", count(false))];
-        let help = "Webhooks, by whether anything may be sent.";
-        let mut family = encoder.encode_descriptor("webhooks", help, None, MetricType::Gauge)?;
-        for (ready, count) in counts {
-            ConstGauge::new(signed(count)).encode(family.encode_family(&[("ready", ready)])?)?;
-        }
+        let (ready, not_ready): (Vec<_>, Vec<_>) = all.values().partition(|observed| observed.ready);
+        let counts = [("true", ready.len()), ("false", not_ready.len())];
+        let counts = counts.map(|(ready, count)| ([("ready", ready)], ConstGauge::new(count)));
+        family(encoder, "webhooks", "Webhooks, by whether anything may be sent.", None, counts)?;
         let mut webhooks: Vec<_> = all.into_iter().collect();
         by_urgency(&mut webhooks);
         let beyond = webhooks.len().saturating_sub(limits::METRICS_WEBHOOKS);
         webhooks.truncate(limits::METRICS_WEBHOOKS);
         let help = "Webhooks beyond the bound, of which nothing is told: those whose certificates last longest, in namespaces with many.";
-        let gauge = encoder.encode_descriptor("webhooks_without_series", help, None, MetricType::Gauge)?;
-        ConstGauge::new(signed(beyond)).encode(gauge)?;
+        gauge(encoder, "webhooks_without_series", help, None, beyond)?;
 
         let told: Vec<_> = webhooks.into_iter().map(|(key, observed)| (Labels::of(key), observed)).collect();
-        if told.is_empty() {
-            return Ok(());
-        }
         let help = "Whether anything may be sent: the condition Ready.";
-        let mut family = encoder.encode_descriptor("webhook_ready", help, None, MetricType::Gauge)?;
-        for (labels, observed) in &told {
-            ConstGauge::new(i64::from(observed.ready)).encode(family.encode_family(labels)?)?;
-        }
-        let mut slots = |name: &str, help: &str, unit, values: OfSlots| -> fmt::Result {
-            if told.iter().all(|(_, observed)| values(observed).is_empty()) {
-                return Ok(());
-            }
-            let mut family = encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
-            for (labels, observed) in &told {
-                for (slot, value) in values(observed) {
-                    let labels = (labels.clone(), [("slot", slot)]);
-                    ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
-                }
-            }
-            Ok(())
-        };
+        let ready = told
+            .iter()
+            .map(|(labels, observed)| (labels.clone(), ConstGauge::new(i64::from(observed.ready))));
+        family(encoder, "webhook_ready", help, None, ready)?;
         let help =
             "notAfter of the certificate in a slot. Without an Active, that of what mtls.active names.";
-        slots("certificate_not_after_timestamp", help, Some(&Unit::Seconds), |observed| {
-            let all = observed.certificates.iter();
-            all.map(|certificate| (certificate.slot, certificate.not_after)).collect()
-        })?;
+        let not_after = of_slots(&told, |observed| &observed.certificates, |one| (one.slot, one.not_after));
+        family(encoder, "certificate_not_after_timestamp", help, Some(&Unit::Seconds), not_after)?;
         let help = "notBefore of the certificate in a slot, likewise.";
-        slots("certificate_not_before_timestamp", help, Some(&Unit::Seconds), |observed| {
-            let all = observed.certificates.iter();
-            all.map(|certificate| (certificate.slot, certificate.not_before)).collect()
-        })?;
+        let not_before = of_slots(&told, |observed| &observed.certificates, |one| (one.slot, one.not_before));
+        family(encoder, "certificate_not_before_timestamp", help, Some(&Unit::Seconds), not_before)?;
         let help = "Whether the keystore that mtls.active or mtls.new names can be used as it is now.";
-        slots("keystore_usable", help, None, |observed| {
-            let all = observed.keystores.iter();
-            all.map(|keystore| (keystore.slot, i64::from(keystore.usable))).collect()
-        })?;
+        let usable = of_slots(&told, |observed| &observed.keystores, |one| (one.slot, one.usable.into()));
+        family(encoder, "keystore_usable", help, None, usable)?;
         let help = "Whether the last connection test with what is in a slot passed.";
-        slots("connection_test_succeeded", help, None, |observed| {
-            let all = observed.tests.iter();
-            all.map(|tested| (tested.slot, i64::from(tested.succeeded))).collect()
-        })
+        let succeeded = of_slots(&told, |observed| &observed.tests, |one| (one.slot, one.succeeded.into()));
+        family(encoder, "connection_test_succeeded", help, None, succeeded)
     }
+}
+
+/// A gauge for each of what is known of slots.
+fn of_slots<T: 'static>(
+    webhooks: &[(Labels, Observed)],
+    all: fn(&Observed) -> &Vec<T>,
+    value: fn(&T) -> (&'static str, i64),
+) -> impl Iterator<Item = ((Labels, Label), ConstGauge<i64>)> {
+    webhooks.iter().flat_map(move |(labels, observed)| {
+        all(observed)
+            .iter()
+            .map(value)
+            .map(|(slot, value)| ((labels.clone(), [("slot", slot)]), ConstGauge::new(value)))
+    })
 }
 
 /// The most urgent of each namespace, then the second of each, and so on: nobody's many push out another's one.
@@ -275,8 +258,4 @@ fn by_urgency(webhooks: &mut [(WebhookKey, Observed)]) {
         *before += 1;
         *before
     });
-}
-
-fn signed(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
 }

@@ -12,9 +12,8 @@ use std::{
 
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric as _},
+    encoding::DescriptorEncoder,
     metrics::{
-        MetricType,
         counter::{ConstCounter, Counter},
         family::Family,
         gauge::ConstGauge,
@@ -23,12 +22,15 @@ use prometheus_client::{
     registry::Unit,
 };
 
-use super::{ApiRequests, Connections, CountersBy, Label, Labels, Page, Queue, Requests, registry};
+use super::{
+    ApiRequests, Connections, CountersBy, Label, Labels, Page, QueueMetrics, Requests, family, gauge,
+    registry,
+};
 use crate::{event::WebhookKey, limits};
 
 /// What the dispatcher counts of all webhooks together.
 #[derive(Clone, Debug)]
-pub struct Dispatcher {
+pub struct DispatcherMetrics {
     totals: Arc<Totals>,
     webhooks: Arc<Webhooks>,
 }
@@ -39,7 +41,7 @@ pub struct Parts {
     /// Of senders.
     pub requests: Requests,
     /// The queue.
-    pub queue: Queue,
+    pub queue: QueueMetrics,
     /// To endpoints.
     pub connections: Connections,
     /// To the API server.
@@ -76,7 +78,7 @@ impl Totals {
 
 /// Whether the events of a webhook go out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum Flow {
     /// They do.
     Delivering,
     /// Nothing is sent, for a reason of ours.
@@ -85,7 +87,7 @@ pub enum State {
     Failing,
 }
 
-impl State {
+impl Flow {
     const ALL: [Self; 3] = [Self::Delivering, Self::Held, Self::Failing];
 }
 
@@ -104,8 +106,8 @@ struct Own {
     refused_and_replaced: Counter,
     /// The certificate was refused, and no other was taken.
     refused: Counter,
-    /// One of [`State::ALL`], by its place.
-    state: AtomicU8,
+    /// One of [`Flow::ALL`], by its place.
+    flow: AtomicU8,
     /// When the oldest pending event was taken, seconds; 0 for none.
     oldest: AtomicI64,
 }
@@ -147,8 +149,8 @@ impl Deliveries {
     }
 
     /// What the worker is at.
-    pub(crate) fn is(&self, state: State) {
-        self.own.state.store(state as u8, Ordering::Relaxed);
+    pub(crate) fn is(&self, flow: Flow) {
+        self.own.flow.store(flow as u8, Ordering::Relaxed);
     }
 }
 
@@ -190,7 +192,7 @@ struct Counted {
 #[derive(Clone, Copy, Debug, Default)]
 struct Told {
     counted: Counted,
-    states: [i64; State::ALL.len()],
+    flows: [i64; Flow::ALL.len()],
     pending: i64,
     dead: i64,
     oldest: Option<i64>,
@@ -214,24 +216,24 @@ impl Counted {
 
 impl Told {
     fn of(series: &Own, (pending, dead): (i64, i64)) -> Self {
-        let mut states = [0; State::ALL.len()];
-        states[usize::from(series.state.load(Ordering::Relaxed))] = 1;
+        let mut flows = [0; Flow::ALL.len()];
+        flows[usize::from(series.flow.load(Ordering::Relaxed))] = 1;
         // As of the last look; what is gone since is not old.
         let oldest = series.oldest.load(Ordering::Relaxed);
         let oldest = Some(oldest).filter(|oldest| *oldest != 0 && pending > 0);
-        Self { counted: Counted::of(series), states, pending, dead, oldest }
+        Self { counted: Counted::of(series), flows, pending, dead, oldest }
     }
 
     fn add(&mut self, other: Self) {
         self.counted.add(other.counted);
-        self.states.iter_mut().zip(other.states).for_each(|(sum, one)| *sum += one);
+        self.flows.iter_mut().zip(other.flows).for_each(|(sum, one)| *sum += one);
         self.pending += other.pending;
         self.dead += other.dead;
         self.oldest = self.oldest.into_iter().chain(other.oldest).min();
     }
 }
 
-impl Dispatcher {
+impl DispatcherMetrics {
     /// `layers` are those in which an attempt may fail.
     pub fn new(layers: impl IntoIterator<Item = &'static str>, amounts: impl Amounts) -> Self {
         let totals = Arc::new(Totals::new(layers));
@@ -333,43 +335,28 @@ impl fmt::Debug for Webhooks {
 
 impl Collector for Webhooks {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let encoder = &mut encoder;
         let (webhooks, others) = self.told();
         let help = "Webhooks beyond the bound, which are told of together as _other.";
-        let gauge = encoder.encode_descriptor("webhooks_without_series", help, None, MetricType::Gauge)?;
-        ConstGauge::new(others).encode(gauge)?;
-        if webhooks.is_empty() {
-            return Ok(());
-        }
+        gauge(encoder, "webhooks_without_series", help, None, others)?;
 
-        let help = "Events that the endpoint acknowledged.";
-        let mut family = encoder.encode_descriptor("events_delivered", help, None, MetricType::Counter)?;
-        for (labels, told) in &webhooks {
-            ConstCounter::new(told.counted.delivered).encode(family.encode_family(labels)?)?;
-        }
-
+        let delivered =
+            webhooks.iter().map(|(labels, told)| (labels.clone(), ConstCounter::new(told.counted.delivered)));
+        family(encoder, "events_delivered", "Events that the endpoint acknowledged.", None, delivered)?;
         let help = "Deliveries that the endpoint refused because of the client certificate, and whether another \
                     loaded certificate was taken instead.";
-        let refusals = "client_certificate_refusals";
-        let mut family = encoder.encode_descriptor(refusals, help, None, MetricType::Counter)?;
-        for (labels, told) in &webhooks {
+        let refusals = webhooks.iter().flat_map(|(labels, told)| {
             let Counted { refused_and_replaced, refused, .. } = told.counted;
-            for (taken, count) in [("true", refused_and_replaced), ("false", refused)] {
-                let labels = (labels.clone(), [("taken", taken)]);
-                ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
-            }
-        }
+            [("true", refused_and_replaced), ("false", refused)]
+                .map(|(taken, count)| ((labels.clone(), [("taken", taken)]), ConstCounter::new(count)))
+        });
+        family(encoder, "client_certificate_refusals", help, None, refusals)?;
 
-        let mut gauges = |name: &str, help: &str, unit, value: fn(&Told) -> Option<i64>| -> fmt::Result {
-            if webhooks.iter().all(|(_, told)| value(told).is_none()) {
-                return Ok(());
-            }
-            let mut family = encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
-            for (labels, told) in &webhooks {
-                if let Some(value) = value(told) {
-                    ConstGauge::new(value).encode(family.encode_family(labels)?)?;
-                }
-            }
-            Ok(())
+        let mut gauges = |name: &str, help: &str, unit, value: fn(&Told) -> Option<i64>| {
+            let values = webhooks
+                .iter()
+                .filter_map(|(labels, told)| Some((labels.clone(), ConstGauge::new(value(told)?))));
+            family(encoder, name, help, unit, values)
         };
         gauges("events_pending", "Events that wait, those under way included.", None, |told| {
             Some(told.pending)
@@ -379,8 +366,8 @@ impl Collector for Webhooks {
         gauges("dead_letters", "Events that were given up and are kept.", None, |told| Some(told.dead))?;
         let help =
             "Whether nothing is sent for a reason on this side: suspended, not ready, no valid certificate.";
-        gauges("deliveries_held", help, None, |told| Some(told.states[State::Held as usize]))?;
+        gauges("deliveries_held", help, None, |told| Some(told.flows[Flow::Held as usize]))?;
         let help = "Whether the endpoint fails and gets single trials, or has said that it is gone.";
-        gauges("endpoint_failing", help, None, |told| Some(told.states[State::Failing as usize]))
+        gauges("endpoint_failing", help, None, |told| Some(told.flows[Flow::Failing as usize]))
     }
 }

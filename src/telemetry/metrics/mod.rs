@@ -18,19 +18,21 @@ mod requests;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
+
 use prometheus_client::{
-    encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, info::Info},
-    registry::Registry,
+    encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet, EncodeMetric},
+    metrics::{MetricType, counter::Counter, family::Family, gauge::ConstGauge, info::Info},
+    registry::{Registry, Unit},
 };
 
 use crate::event::WebhookKey;
 pub use connections::{Connections, Handshake};
-pub use controller::{Certificate, Controller, Keystore, Observed, Term, Tested};
-pub use dispatcher::{Amounts, Deliveries, Dispatcher, Parts, State};
+pub use controller::{Certificate, ControllerMetrics, Keystore, Observed, Term, Tested};
+pub use dispatcher::{Amounts, Deliveries, DispatcherMetrics, Flow, Parts};
 pub use page::Page;
 pub(super) use page::tell;
-pub use queue::Queue;
+pub use queue::QueueMetrics;
 pub use requests::{ApiRequests, Requests};
 
 /// What every name begins with.
@@ -82,6 +84,31 @@ impl CountersBy {
     pub(crate) fn inc(&self, value: &'static str) {
         self.family.get_or_create(&[(self.label, value)]).inc();
     }
+}
+
+/// Tells a value that is looked at only when somebody asks.
+fn gauge(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    unit: Option<&Unit>,
+    value: impl EncodeGaugeValue,
+) -> fmt::Result {
+    ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?)
+}
+
+/// Tells several of them, each with its labels; where there is none, nothing is told of the metric.
+fn family<L: EncodeLabelSet, M: EncodeMetric>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    unit: Option<&Unit>,
+    values: impl IntoIterator<Item = (L, M)>,
+) -> fmt::Result {
+    let mut values = values.into_iter().peekable();
+    let Some((_, first)) = values.peek() else { return Ok(()) };
+    let mut family = encoder.encode_descriptor(name, help, unit, first.metric_type())?;
+    values.try_for_each(|(labels, value)| value.encode(family.encode_family(&labels)?))
 }
 
 /// A registry that says which program and version it is of.

@@ -4,16 +4,17 @@ use std::{path::PathBuf, time::Instant};
 
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric as _},
-    metrics::{MetricType, gauge::ConstGauge, gauge::Gauge, histogram::Histogram},
+    encoding::DescriptorEncoder,
+    metrics::{gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
 
+use super::gauge;
 use crate::limits;
 
 /// What the writer of a queue tells.
 #[derive(Clone, Debug)]
-pub struct Queue {
+pub struct QueueMetrics {
     commits: Histogram,
     used: Gauge,
     directory: PathBuf,
@@ -26,7 +27,7 @@ struct Volume {
     available: u64,
 }
 
-impl Queue {
+impl QueueMetrics {
     /// Of a queue in a directory, which may hold so many bytes.
     pub fn new(directory: PathBuf, capacity: i64) -> Self {
         let commits = Histogram::new(limits::METRICS_COMMIT_SECONDS);
@@ -62,12 +63,10 @@ impl Queue {
 }
 
 /// Term at only when somebody asks.
-impl Collector for Queue {
+impl Collector for QueueMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
-        let mut gauge = |name: &str, help: &str, bytes: i64| -> std::fmt::Result {
-            let encoder = encoder.encode_descriptor(name, help, Some(&Unit::Bytes), MetricType::Gauge)?;
-            ConstGauge::new(bytes).encode(encoder)
-        };
+        let mut gauge =
+            |name: &str, help: &str, bytes: i64| gauge(&mut encoder, name, help, Some(&Unit::Bytes), bytes);
         let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         gauge("queue_file", "Size of the queue's file and its log.", signed(self.file_bytes()))?;
         let used =

@@ -18,14 +18,14 @@ impl Amounts for Three {
     }
 }
 
-fn dispatcher() -> (Dispatcher, Parts) {
+fn dispatcher() -> (DispatcherMetrics, Parts) {
     let parts = Parts {
         requests: Requests::default(),
-        queue: Queue::new(std::env::temp_dir(), limits::QUEUE_BYTES),
+        queue: QueueMetrics::new(std::env::temp_dir(), limits::QUEUE_BYTES),
         connections: Connections::default(),
         api_requests: ApiRequests::default(),
     };
-    (Dispatcher::new(Layer::VARIANTS.iter().map(|layer| layer.as_str()), Three), parts)
+    (DispatcherMetrics::new(Layer::VARIANTS.iter().map(|layer| layer.as_str()), Three), parts)
 }
 
 /// A dispatcher that has done all that it counts.
@@ -41,7 +41,7 @@ fn busy_dispatcher() -> String {
 
 /// A controller likewise.
 fn busy_controller() -> String {
-    let controller = Controller::new(Because::VARIANTS.iter().map(|because| because.as_str()));
+    let controller = ControllerMetrics::new(Because::VARIANTS.iter().map(|because| because.as_str()));
     controller.tested(true, "Succeeded");
     let certificate = Certificate { slot: "active", not_before: 1, not_after: 2 };
     let keystores = vec![Keystore { slot: "active", usable: true }];
@@ -190,7 +190,7 @@ fn webhooks_beyond_the_bound_are_told_of_together() {
 
 #[test]
 fn what_is_most_urgent_in_each_namespace_is_told_of_in_any_case() {
-    let controller = Controller::new([]);
+    let controller = ControllerMetrics::new([]);
     let observed = |not_after| Observed {
         ready: false,
         certificates: vec![Certificate { slot: "active", not_before: 0, not_after }],

@@ -2,10 +2,7 @@
 //!
 //! A collector that is away costs nothing but the spans, and one line in the log until it is there again.
 
-use std::{
-    error::Error,
-    sync::atomic::{AtomicBool, Ordering},
-};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -19,6 +16,7 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::{runtime::Handle, time::timeout};
 
 use crate::{
+    causes::chain,
     identity::{TlsError, Trust, client_config},
     limits,
 };
@@ -56,7 +54,7 @@ impl Collector {
         let problem = match result {
             Ok(response) if response.status().is_success() => None,
             Ok(response) => Some(format!("it answered {}", response.status())),
-            Err(error) => Some(causes(&**error)),
+            Err(error) => Some(chain(&**error)),
         };
         match (self.away.swap(problem.is_some(), Ordering::Relaxed), problem) {
             (false, Some(error)) => {
@@ -87,10 +85,4 @@ impl HttpClient for Collector {
         self.tell(&result);
         result
     }
-}
-
-/// An error and what led to it.
-fn causes(error: &(dyn Error + 'static)) -> String {
-    let sources = std::iter::successors(Some(error), |&error| error.source());
-    sources.take(limits::ERROR_SOURCES).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -1,4 +1,5 @@
-//! What the tests stand on: a cluster, processes, certificates, receivers, and waiting with a bound.
+//! What the tests stand on: a cluster, processes, certificates, receivers, tenants, and waiting with a
+//! bound.
 //!
 //! Whatever starts here ends with the test program, in whichever way that ends: a control plane sees its
 //! standard input close, every other process is killed by the kernel.
@@ -20,6 +21,7 @@ pub(crate) mod process;
 pub(crate) mod programs;
 pub(crate) mod proxy;
 pub(crate) mod receiver;
+pub(crate) mod scene;
 pub(crate) mod secrets;
 pub(crate) mod servers;
 pub(crate) mod tool;
