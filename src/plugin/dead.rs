@@ -15,7 +15,8 @@ use super::{
     cluster::Connection,
     dispatcher::{Door, Options, Right},
     failure::Failure,
-    output::{self, Output, State, ago, bold, cell, count, field, table},
+    output::{self, Output, ago, cell, count, field, marked, table},
+    paint::{State, Text, bold},
 };
 use crate::limits;
 
@@ -166,7 +167,7 @@ impl List {
         output.print(&items, [], || {
             if items.is_empty() {
                 let such = if self.which.is_empty() { "" } else { " such" };
-                return format!("{} has no{such} dead letter.\n", self.name);
+                return Text::from(format!("{} has no{such} dead letter.", self.name)).line();
             }
             let now = Timestamp::now();
             let rows: Vec<_> = items
@@ -188,7 +189,7 @@ impl List {
 
 /// Their ids, one a line, as the other commands take them.
 fn names(items: &[Value]) -> Result<(), Failure> {
-    output::write(&items.iter().flat_map(|item| [text(&item["id"]), "\n"]).collect::<String>())
+    output::write(&items.iter().map(|item| Text::from(text(&item["id"])).line()).collect())
 }
 
 fn text(value: &Value) -> &str {
@@ -201,53 +202,50 @@ impl Show {
         let found =
             ask(&mut door, Method::GET, &path(connection, &self.name, &format!("?ids={}", self.id))).await?;
         let Some(item) = found["items"].as_array().and_then(|items| items.first()) else {
-            return Err(Failure::NotFound(format!("{} has no dead letter {}", self.name, self.id)));
+            return Err(Failure::not_found(format!("{} has no dead letter {}", self.name, self.id)));
         };
         if output.is_name() {
             return names(std::slice::from_ref(item));
         }
         output.print(item, [], || {
-            let mut shown = format!("{}\n", bold(text(&item["id"])));
+            let mut shown = bold(text(&item["id"])).line();
             for (label, key) in [
                 ("Accepted", "acceptedAt"),
                 ("Given up", "deadAt"),
                 ("Reason", "reason"),
                 ("Message", "message"),
             ] {
-                shown += &field(label, text(&item[key]));
+                shown += field(label, text(&item[key]));
             }
-            shown += &field("Failures", &item["failures"].to_string());
+            shown += field("Failures", item["failures"].to_string());
             if let Some(response) = item["response"].as_object() {
                 let status = response.get("status").map(Value::to_string).unwrap_or_default();
-                let body = printable(response.get("body").map_or("", text).as_bytes());
-                shown += &field("Response", &format!("{status}: {body}"));
+                let body = begin(response.get("body").map_or("", text).as_bytes());
+                shown += field("Response", format!("{status}: {body}"));
             }
             for (name, value) in item["attributes"].as_object().into_iter().flatten() {
-                shown += &field("Attribute", &format!("{name}: {}", printable(text(value).as_bytes())));
+                shown += field("Attribute", format!("{name}: {}", begin(text(value).as_bytes())));
             }
             let data = BASE64.decode(text(&item["dataBase64"]).as_bytes()).unwrap_or_default();
-            shown + "\n" + &printable(&data) + "\n"
+            shown.line() + Text::lines(&begin(&data)).line()
         })
     }
 }
 
-/// A body as a terminal can bear it: no control character of somebody else's gets there.
-fn printable(data: &[u8]) -> String {
+/// A text, or as much of its begin as a person reads.
+fn begin(data: &[u8]) -> String {
     let text = String::from_utf8_lossy(data);
-    let bearable =
-        |char: char| if char.is_control() && char != '\n' && char != '\t' { '\u{fffd}' } else { char };
-    let mut shown: String = text.chars().take(limits::PLUGIN_BODY_CHARACTERS).map(bearable).collect();
-    if text.chars().nth(limits::PLUGIN_BODY_CHARACTERS).is_some() {
-        shown += "…\n(cut; -o json has all of it)";
+    match text.char_indices().nth(limits::PLUGIN_BODY_CHARACTERS) {
+        Some((end, _)) => format!("{}…\n(cut; -o json has all of it)", &text[..end]),
+        None => text.into_owned(),
     }
-    shown
 }
 
 impl Chosen {
     /// What is asked for is never all of them by an oversight.
     fn check(&self) -> Result<(), Failure> {
         if !self.all && self.ids.is_empty() && self.which.is_empty() {
-            return Err(Failure::Usage("choose them: by ids, --reason, --before, or --all".to_owned()));
+            return Err(Failure::usage("choose them: by ids, --reason, --before, or --all"));
         }
         Ok(())
     }
@@ -278,7 +276,7 @@ impl Delete {
     async fn run(&self, connection: &Connection, output: Output) -> Result<(), Failure> {
         self.chosen.check()?;
         if !self.yes && !self.confirmed()? {
-            return Err(Failure::Interrupted("nothing was removed".to_owned()));
+            return Err(Failure::interrupted("nothing was removed"));
         }
         let count = self.chosen.all_of(connection, "delete", Method::DELETE, "").await?;
         told(output, &self.chosen.name, count, "removed for good")
@@ -286,12 +284,13 @@ impl Delete {
 
     fn confirmed(&self) -> Result<bool, Failure> {
         if !io::stdin().is_terminal() {
-            return Err(Failure::Usage("there is nobody to ask: --yes removes them".to_owned()));
+            return Err(Failure::usage("there is nobody to ask: --yes removes them"));
         }
-        anstream::eprint!("Remove these dead letters of {} for good? [y/N] ", self.chosen.name);
+        let question = format!("Remove these dead letters of {} for good? [y/N] ", self.chosen.name);
+        anstream::eprint!("{}", Text::from(question).as_str());
         let mut answer = String::new();
         let read = io::stdin().lock().read_line(&mut answer);
-        read.map_err(|error| Failure::Tried(format!("cannot ask: {error}")))?;
+        read.map_err(|error| Failure::tried(format!("cannot ask: {error}")))?;
         Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
     }
 }
@@ -299,10 +298,6 @@ impl Delete {
 fn told(output: Output, name: &str, number: u64, what: &str) -> Result<(), Failure> {
     output.print(&json!({ "count": number }), [name], || {
         let state = if number > 0 { State::Good } else { State::Unknown };
-        output::paragraph(
-            &format!("{what}: {} of {name}", count(number, "dead letter")),
-            &format!("{} ", state.mark()),
-            "  ",
-        )
+        marked(state, format!("{what}: {} of {name}", count(number, "dead letter")))
     })
 }

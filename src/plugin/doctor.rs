@@ -25,7 +25,8 @@ use super::{
     cluster::Connection,
     dispatcher::{self, Right, SELECTOR, who_am_i},
     failure::Failure,
-    output::{self, Output, State, bold, count},
+    output::{self, Output, count},
+    paint::{State, Text, bad, bold, good},
 };
 use crate::{
     api::v1alpha1::{
@@ -70,9 +71,11 @@ impl Finding {
 /// What could not be seen: a right that is missing is no finding, all else is.
 fn unseen(what: &'static str, failure: &Failure) -> Finding {
     match failure {
-        Failure::Forbidden(message) => finding(what, State::Unknown, format!("you may not look: {message}")),
+        Failure::Forbidden(message) => {
+            finding(what, State::Unknown, format!("you may not look: {}", message.as_str()))
+        }
         Failure::Tried(message) | Failure::NotFound(message) | Failure::Usage(message) => {
-            finding(what, State::Bad, message)
+            finding(what, State::Bad, message.as_str())
         }
         failure => finding(what, State::Bad, format!("{failure:?}")),
     }
@@ -101,7 +104,7 @@ impl Doctor {
             findings.push(self.reachable(&connection).await);
         }
         output.print(&json!({ "namespace": connection.namespace, "findings": findings }), [], || {
-            findings.iter().map(text).collect::<String>() + &summary(&findings)
+            findings.iter().map(text).collect::<Text>() + summary(&findings)
         })?;
         if findings.iter().any(|finding| finding.state == State::Bad) { Err(Failure::No) } else { Ok(()) }
     }
@@ -131,21 +134,23 @@ impl Doctor {
     }
 }
 
-fn text(finding: &Finding) -> String {
+fn text(finding: &Finding) -> Text {
     let Finding { what, state, seen, fix } = finding;
-    let first = format!("{} {what:<14} ", state.mark());
-    let lines = fix.iter().flat_map(|fix| fix.lines()).map(|line| format!("{:17}{}\n", "", bold(line)));
-    output::paragraph(seen, &first, &" ".repeat(17)) + &lines.collect::<String>()
+    let first = state.mark() + format!(" {what:<14} ");
+    let indent = " ".repeat(17);
+    let lines = fix.iter().flat_map(|fix| fix.lines()).map(|line| (Text::from(&indent) + bold(line)).line());
+    output::paragraph(seen, first, &indent) + lines.collect::<Text>()
 }
 
-fn summary(findings: &[Finding]) -> String {
+fn summary(findings: &[Finding]) -> Text {
     let count = |state| findings.iter().filter(|finding| finding.state == state).count();
-    let (bad, warnings) = (count(State::Bad), count(State::Warning));
-    match (bad, warnings) {
-        (0, 0) => format!("\n{}\n", output::good("All is well.")),
-        (0, warnings) => format!("\nNothing is broken; {warnings} to look at.\n"),
-        (bad, _) => format!("\n{}\n", output::bad(&format!("{bad} to be mended."))),
-    }
+    let (broken, warnings) = (count(State::Bad), count(State::Warning));
+    let summary = match (broken, warnings) {
+        (0, 0) => good("All is well."),
+        (0, warnings) => format!("Nothing is broken; {warnings} to look at.").into(),
+        (broken, _) => bad(format!("{broken} to be mended.")),
+    };
+    Text::default().line() + summary.line()
 }
 
 async fn api_server(connection: &Connection) -> Finding {
