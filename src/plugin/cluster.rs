@@ -15,7 +15,7 @@ use kube::{
 };
 use serde_json::Value;
 
-use super::failure::Failure;
+use super::{failure::Failure, typed};
 use crate::{api::v1alpha1::OutboundWebhook, limits};
 
 /// The name under which the plugin owns fields.
@@ -157,14 +157,9 @@ impl Connection {
     }
 
     /// A command of this plugin for the same namespace, as a person types it.
-    pub(super) fn command(&self, line: &str) -> String {
-        command(&self.namespace, line)
+    pub(super) fn command(&self, words: &[&str]) -> String {
+        typed::postrider(&self.namespace, words)
     }
-}
-
-/// A command of this plugin for a namespace, as a person types it.
-pub(super) fn command(namespace: &str, line: &str) -> String {
-    format!("kubectl postrider -n {namespace} {line}")
 }
 
 /// A value of an annotation that none had before.

@@ -39,6 +39,7 @@ use super::{
     cluster::Connection,
     failure::{Failure, chain},
     paint::Text,
+    typed::kubectl,
 };
 use crate::{
     identity::{Trust, client_config, parse_bundle},
@@ -103,8 +104,7 @@ impl Right {
 /// The same, above the lines for a person who may make such an account, with this right alone.
 fn made_by(message: impl Into<Text>, account: &str, right: &ingest::access::Right) -> Text {
     let namespace = &right.target.namespace;
-    let words = ["kubectl", "create", "serviceaccount", account, "--namespace", namespace];
-    let mut lines = Vec::from_iter(shlex::try_join(words));
+    let mut lines = vec![kubectl(&["create", "serviceaccount", account, "--namespace", namespace])];
     lines.extend(right.granted_by(&format!("system:serviceaccount:{namespace}:{account}")));
     (message.into() + "; who may make one types:").above(lines)
 }

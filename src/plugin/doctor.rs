@@ -27,6 +27,7 @@ use super::{
     failure::Failure,
     output::{self, Output, count},
     paint::{State, Text, bad, bold, good},
+    typed::kubectl,
 };
 use crate::{
     api::v1alpha1::{
@@ -117,7 +118,7 @@ impl Doctor {
             Err(failure) => {
                 let installed_in = &self.dispatcher.installed_in;
                 let finding = unseen(WHAT, &failure);
-                let looks = format!("kubectl -n {installed_in} get pods,services -l {SELECTOR}");
+                let looks = kubectl(&["-n", installed_in, "get", "pods,services", "-l", SELECTOR]);
                 return if finding.state == State::Bad { finding.fixed_by(looks) } else { finding };
             }
         };
@@ -217,7 +218,7 @@ async fn definition(connection: &Connection) -> Finding {
             });
             if !established {
                 finding(WHAT, State::Bad, format!("{name} is there and not established"))
-                    .fixed_by(format!("kubectl describe crd {name}"))
+                    .fixed_by(kubectl(&["describe", "crd", name]))
             } else if schema(&there) == schema(&custom_resource_definition()) {
                 finding(WHAT, State::Good, format!("{name}, v1alpha1, as in this plugin"))
             } else {
@@ -276,8 +277,13 @@ async fn installation(connection: &Connection, installed_in: &str) -> Finding {
         let phase = pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();
         if phase != "Running" || !waiting.is_empty() {
             let seen = format!("Pod {name} is {phase}; not ready: {}", waiting.join(", "));
-            return finding(WHAT, State::Bad, seen)
-                .fixed_by(format!("kubectl -n {installed_in} describe pod {name}"));
+            return finding(WHAT, State::Bad, seen).fixed_by(kubectl(&[
+                "-n",
+                installed_in,
+                "describe",
+                "pod",
+                &name,
+            ]));
         }
     }
     finding(WHAT, State::Good, format!("{} in namespace {installed_in} runs", found[0].name_any()))
@@ -292,9 +298,9 @@ async fn absent(connection: &Connection, installed_in: &str) -> Finding {
         let name = set.name_any();
         let seen = format!("StatefulSet {name} in namespace {installed_in} has no Pod");
         return bad(seen).fixed_by(if set.spec.replicas == Some(0) {
-            format!("kubectl -n {installed_in} scale statefulset {name} --replicas 1")
+            kubectl(&["-n", installed_in, "scale", "statefulset", &name, "--replicas", "1"])
         } else {
-            format!("kubectl -n {installed_in} describe statefulset {name}")
+            kubectl(&["-n", installed_in, "describe", "statefulset", &name])
         });
     }
     let pods: Api<Pod> = Api::all(connection.client.clone());
@@ -302,7 +308,7 @@ async fn absent(connection: &Connection, installed_in: &str) -> Finding {
     let seen = format!("no Pod of Postrider in namespace {installed_in}");
     match elsewhere {
         Some(elsewhere) => bad(format!("{seen}; there is one in {elsewhere}"))
-            .fixed_by(connection.command(&format!("doctor --installed-in {elsewhere}"))),
+            .fixed_by(connection.command(&["doctor", "--installed-in", &elsewhere])),
         None => bad(seen).fixed_by(INSTALL),
     }
 }
@@ -315,7 +321,7 @@ async fn leader(connection: &Connection, installed_in: &str) -> Finding {
         Ok(lease) => lease,
         Err(error) => return unseen(WHAT, &error.into()),
     };
-    let logs = format!("kubectl -n {installed_in} logs -l {SELECTOR} -c controller --tail 20");
+    let logs = kubectl(&["-n", installed_in, "logs", "-l", SELECTOR, "-c", "controller", "--tail", "20"]);
     let spec = lease.and_then(|lease| lease.spec);
     let Some(spec) =
         spec.filter(|spec| spec.holder_identity.as_ref().is_some_and(|holder| !holder.is_empty()))
@@ -405,19 +411,19 @@ async fn rights(connection: &Connection, installed_in: &str) -> Finding {
         Some(account) => ["--serviceaccount", account],
         None => ["--user", &user],
     };
-    let line = |namespace: &str, words: &str, more: &[&str]| {
-        let words = ["kubectl", "-n", namespace, "create"].into_iter().chain(words.split(' '));
-        shlex::try_join(words.chain(more.iter().copied())).unwrap_or_default()
+    let binding = |namespace: &str, name: &str, role: [&str; 2]| {
+        kubectl(&[&["-n", namespace, "create", "rolebinding", name][..], &role, &subject].concat())
     };
     let mut fix = Vec::new();
     if here {
-        fix.push(line(namespace, "rolebinding postrider-operator --clusterrole edit", &subject));
+        fix.push(binding(namespace, "postrider-operator", ["--clusterrole", "edit"]));
     }
     if there {
-        let role = "role postrider-forward --verb get,create --resource pods/portforward";
-        fix.push(line(installed_in, role, &[]));
-        fix.push(line(installed_in, "rolebinding postrider-forward --role postrider-forward", &subject));
-        fix.push(line(installed_in, "rolebinding postrider-operator --clusterrole view", &subject));
+        let role = ["--verb", "get,create", "--resource", "pods/portforward"];
+        let name = "postrider-forward";
+        fix.push(kubectl(&[&["-n", installed_in, "create", "role", name][..], &role].concat()));
+        fix.push(binding(installed_in, name, ["--role", name]));
+        fix.push(binding(installed_in, "postrider-operator", ["--clusterrole", "view"]));
     }
     let fix = fix.join("\n");
     finding(WHAT, State::Warning, format!("you may not: {}", missing.join("; "))).fixed_by(fix)
@@ -473,11 +479,13 @@ fn seen(connection: &Connection, all: &[OutboundWebhook]) -> Finding {
     if unseen.is_empty() {
         return finding(WHAT, State::Good, format!("{}, as written now", count(all.len() as u64, "webhook")));
     }
-    let seen = format!("no controller has looked at {} as they are now", unseen.join(", "));
-    let namespace = &connection.namespace;
-    finding(WHAT, State::Bad, seen).fixed_by(format!(
-        "does a controller run, and does it serve {namespace}?\nkubectl get leases -A --field-selector metadata.name={LEASE}"
-    ))
+    let seen = format!(
+        "no controller has looked at {} as they are now: does one run, and does it serve {}?",
+        unseen.join(", "),
+        connection.namespace
+    );
+    let lease = format!("metadata.name={LEASE}");
+    finding(WHAT, State::Bad, seen).fixed_by(kubectl(&["get", "leases", "-A", "--field-selector", &lease]))
 }
 
 fn ready(connection: &Connection, all: &[OutboundWebhook]) -> Finding {
@@ -496,7 +504,7 @@ fn ready(connection: &Connection, all: &[OutboundWebhook]) -> Finding {
     let state = if deliberate { State::Warning } else { State::Bad };
     let names: Vec<_> = not_ready.iter().map(|(name, reason)| format!("{name} ({reason})")).collect();
     finding(WHAT, state, format!("nothing is sent for {}", names.join(", ")))
-        .fixed_by(connection.command(&format!("status {first}")))
+        .fixed_by(connection.command(&["status", first]))
 }
 
 /// Those that may send, and get nothing through.
@@ -514,7 +522,7 @@ fn connections(connection: &Connection, all: &[OutboundWebhook]) -> Finding {
     };
     let names: Vec<_> = failing.iter().map(|(name, reason)| format!("{name} ({reason})")).collect();
     finding(WHAT, State::Bad, format!("nothing gets through for {}", names.join(", ")))
-        .fixed_by(connection.command(&format!("status {first}")))
+        .fixed_by(connection.command(&["status", first]))
 }
 
 fn certificates(connection: &Connection, all: &[OutboundWebhook]) -> Finding {
@@ -532,5 +540,5 @@ fn certificates(connection: &Connection, all: &[OutboundWebhook]) -> Finding {
         State::Warning,
         format!("expires soon, and nothing waits to replace it: {}", names.join(", ")),
     )
-    .fixed_by(connection.command(&format!("status {first}")))
+    .fixed_by(connection.command(&["status", first]))
 }

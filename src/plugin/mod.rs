@@ -25,6 +25,7 @@ mod send;
 mod status;
 mod suspend;
 mod test;
+mod typed;
 mod validate;
 
 use std::process::ExitCode;

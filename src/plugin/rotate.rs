@@ -23,6 +23,7 @@ use super::{
     paint::{State, Text, bold, failure},
     promote::{active, in_short, mtls, promote},
     test,
+    typed::kubectl,
 };
 use crate::{
     api::v1alpha1::{
@@ -150,7 +151,7 @@ impl Step<'_> {
         match seen {
             Seen::InUse(now) => self.finish(output, before.as_ref(), Some(&now)),
             Seen::WaitsForPromotion(_) => {
-                let promote = self.connection.command(&format!("promote {name}"));
+                let promote = self.connection.command(&["promote", name]);
                 let told = State::Good.mark() + " it has passed its test, and waits for you:";
                 tell(&told.above([bold(promote)]));
                 Err(Failure::Waits)
@@ -395,18 +396,17 @@ impl Step<'_> {
             "",
         );
         let line = |words: &str, command: String| Text::from(format!("{words:<14}")) + bold(command);
-        let trusted = self.connection.command(&format!("certificate {name} --slot new --part chain"));
+        let trusted = self.connection.command(&["certificate", name, "--slot", "new", "--part", "chain"]);
         let trusted = refused.then(|| line("hand over", trusted));
-        let again = self.connection.command(&format!("test {name}"));
+        let again = self.connection.command(&["test", name]);
         let always = [line("look again", again), line("take it back", self.take_back())];
         text.above(trusted.into_iter().chain(always))
     }
 
     fn take_back(&self) -> String {
         let (namespace, name) = (&self.connection.namespace, &self.rotate.name);
-        format!(
-            "kubectl -n {namespace} patch outboundwebhook {name} --type merge -p '{{\"spec\":{{\"mtls\":{{\"new\":null}}}}}}'"
-        )
+        let patch = json!({ "spec": { "mtls": { "new": null } } }).to_string();
+        kubectl(&["-n", namespace, "patch", "outboundwebhook", name, "--type", "merge", "-p", &patch])
     }
 
     /// What goes on without us.
@@ -417,7 +417,7 @@ impl Step<'_> {
             Done::Secret => Text::from(format!(
                 "Secret {secret} may be there, and nothing names it. Run the same command again to go on, or"
             ))
-            .above([format!("kubectl -n {namespace} delete secret {secret}")]),
+            .above([kubectl(&["-n", namespace, "delete", "secret", &secret])]),
             Done::Named => Text::from(
                 "the webhook names the new certificate; the controller tests and promotes it without you. Run the \
                  same command again to watch, or take it back:",

@@ -57,7 +57,7 @@ impl Send {
         output.print(&taken, [self.name.as_str()], || {
             let ids = taken["ids"].as_array().into_iter().flatten().filter_map(Value::as_str);
             let ids = ids.collect::<Vec<_>>().join(", ");
-            let status = connection.command(&format!("status {}", self.name));
+            let status = connection.command(&["status", &self.name]);
             marked(State::Good, format!("kept on disk as {ids}"))
                 + (Text::from("  what becomes of it: ") + bold(status)).line()
         })

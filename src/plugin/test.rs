@@ -93,7 +93,7 @@ impl Test {
         .await
         .map_err(|failure| match failure {
             Failure::Unfinished(message) => {
-                let doctor = connection.command("doctor");
+                let doctor = connection.command(&["doctor"]);
                 Failure::unfinished((message + "; see whether a controller runs:").above([doctor]))
             }
             failure => failure,
