@@ -3,7 +3,7 @@
 use std::io::{self, BufRead as _, IsTerminal as _};
 
 use bytes::Bytes;
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, builder::RangedU64ValueParser};
 use data_encoding::BASE64;
 use http::{HeaderMap, Method};
 use jiff::Timestamp;
@@ -39,7 +39,7 @@ pub(super) struct List {
     #[command(flatten)]
     which: Which,
     /// So many at most
-    #[arg(long, value_name = "NUMBER", default_value_t = 50)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 50, value_parser = at_most())]
     limit: usize,
     #[command(flatten)]
     dispatcher: Options,
@@ -141,26 +141,47 @@ async fn ask(door: &mut Door, method: Method, path: &str) -> Result<Value, Failu
     door.ask(method, path, HeaderMap::new(), Bytes::new()).await
 }
 
+fn at_most() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(..=limits::PLUGIN_DEAD as u64)
+}
+
+/// The pages of a list, each asked for by how many it may hold and the place that it comes after, until there are as many
+/// as are wanted or no more. Each has to bring some, and to end behind the one before.
+async fn pages(
+    wanted: usize,
+    mut ask: impl AsyncFnMut(usize, Option<i64>) -> Result<Value, Failure>,
+) -> Result<Vec<Value>, Failure> {
+    let mut items = Vec::new();
+    let mut after = None;
+    while items.len() < wanted {
+        let page = ask((wanted - items.len()).min(limits::PLUGIN_DEAD_PAGE), after).await?;
+        let brought = page["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+        items.extend_from_slice(brought);
+        let Some(next) = page["continue"].as_i64() else { break };
+        if brought.is_empty() || after.is_some_and(|after| next <= after) {
+            let message =
+                format!("the dispatcher's list does not end: {} dead letters, and more", items.len());
+            return Err(Failure::tried(message));
+        }
+        after = Some(next);
+    }
+    items.truncate(wanted);
+    Ok(items)
+}
+
 impl List {
     async fn run(&self, connection: &Connection, output: Output) -> Result<(), Failure> {
         let mut door = door(&self.dispatcher, connection, &self.name, "get").await?;
-        let mut items = Vec::new();
-        let mut after = None;
-        while items.len() < self.limit {
+        let items = pages(self.limit, async |limit, after| {
             let mut query = self.which.query(&[]);
-            query.append_pair("limit", &(self.limit - items.len()).min(limits::PLUGIN_DEAD_PAGE).to_string());
+            query.append_pair("limit", &limit.to_string());
             if let Some(after) = after {
-                query.append_pair("after", &format!("{after}"));
+                query.append_pair("after", &after.to_string());
             }
-            let page =
-                ask(&mut door, Method::GET, &path(connection, &self.name, &format!("?{}", query.finish())))
-                    .await?;
-            items.extend(page["items"].as_array().cloned().unwrap_or_default());
-            after = page["continue"].as_i64();
-            if after.is_none() {
-                break;
-            }
-        }
+            let path = path(connection, &self.name, &format!("?{}", query.finish()));
+            ask(&mut door, Method::GET, &path).await
+        })
+        .await?;
         if output.is_name() {
             return names(&items);
         }
@@ -300,4 +321,41 @@ fn told(output: Output, name: &str, number: u64, what: &str) -> Result<(), Failu
         let state = if number > 0 { State::Good } else { State::Unknown };
         marked(state, format!("{what}: {} of {name}", count(number, "dead letter")))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many are listed of pages that are like this, and how many pages were asked for.
+    async fn listed(
+        wanted: usize,
+        page: impl Fn(usize, Option<i64>) -> (usize, Option<i64>),
+    ) -> (Result<usize, Failure>, usize) {
+        let mut asked = 0;
+        let items = pages(wanted, async |limit, after| {
+            asked += 1;
+            let (brought, next) = page(limit, after);
+            Ok(json!({ "items": vec![json!({}); brought], "continue": next }))
+        });
+        let items = items.await.map(|items| items.len());
+        (items, asked)
+    }
+
+    #[tokio::test]
+    async fn a_list_is_read_to_its_end_and_no_further() {
+        let next = |after: Option<i64>| Some(after.unwrap_or(0) + 1);
+        let (items, asked) = listed(50, |limit, after| (limit, next(after))).await;
+        assert_eq!((items.unwrap(), asked), (50, 4));
+        let (items, asked) =
+            listed(50, |_, after| if after.is_none() { (3, Some(7)) } else { (0, None) }).await;
+        assert_eq!((items.unwrap(), asked), (3, 2));
+        let (items, asked) = listed(20, |_, after| (1000, next(after))).await;
+        assert_eq!((items.unwrap(), asked), (20, 1));
+
+        let (items, asked) = listed(50, |_, after| (0, next(after))).await;
+        assert!(matches!(items, Err(Failure::Tried(_))) && asked == 1, "asked {asked} times");
+        let (items, asked) = listed(50, |_, _| (1, Some(7))).await;
+        assert!(matches!(items, Err(Failure::Tried(_))) && asked == 2, "asked {asked} times");
+    }
 }
