@@ -20,10 +20,7 @@ use k8s_openapi::api::{
     authorization::v1::ResourceAttributes,
     core::v1::{ConfigMap, Pod, Service, ServiceAccount},
 };
-use kube::{
-    Api, ResourceExt,
-    api::{ListParams, PostParams},
-};
+use kube::{Api, ResourceExt, api::PostParams};
 use rustls::pki_types::ServerName;
 use serde_json::Value;
 use tokio::{
@@ -38,6 +35,7 @@ use zeroize::Zeroizing;
 use super::{
     cluster::Connection,
     failure::{Failure, chain},
+    installation::installed,
     paint::Text,
     typed::kubectl,
 };
@@ -53,8 +51,6 @@ use crate::{
 
 /// The port of the secure listener, as the chart names it.
 const PORT: &str = "ingest";
-/// What the objects of an installation have.
-pub(super) const SELECTOR: &str = "app.kubernetes.io/name=postrider";
 
 /// How the dispatcher is reached.
 #[derive(Args)]
@@ -198,13 +194,12 @@ impl Options {
     async fn forwarded(&self, connection: &Connection) -> Result<(String, Box<dyn Stream>), Failure> {
         let namespace = &self.installed_in;
         let services: Api<Service> = Api::namespaced(connection.client.clone(), namespace);
-        let selector = format!("{SELECTOR},app.kubernetes.io/component=ingest");
-        let services = services.list(&ListParams::default().labels(&selector)).await?;
-        let service = services.items.first().map(ResourceExt::name_any);
+        let services = installed(&services, &["app.kubernetes.io/component=ingest"]).await?;
+        let service = services.objects.first().map(ResourceExt::name_any);
         let host = format!("{}.{namespace}.svc", service.as_deref().unwrap_or("postrider"));
         let pods: Api<Pod> = Api::namespaced(connection.client.clone(), namespace);
-        let found = pods.list(&ListParams::default().labels(SELECTOR)).await?;
-        let Some((pod, port)) = found.items.iter().find_map(listening) else {
+        let found = installed(&pods, &[]).await?;
+        let Some((pod, port)) = found.objects.iter().find_map(listening) else {
             let message = format!(
                 "no Pod of Postrider in namespace {namespace} takes events: is it installed there (--installed-in), \
                  with ingest.enabled?"

@@ -23,8 +23,9 @@ use serde_json::json;
 use super::{
     advice::{enables, is_observed, not_connected},
     cluster::Connection,
-    dispatcher::{self, Right, SELECTOR, who_am_i},
+    dispatcher::{self, Right, who_am_i},
     failure::Failure,
+    installation::{Installed, SELECTOR, installed},
     output::{self, Output, count},
     paint::{State, Text, bad, bold, good},
     typed::kubectl,
@@ -96,13 +97,16 @@ impl Doctor {
             let definition = definition(&connection).await;
             let defined = definition.state != State::Bad;
             findings.push(definition);
-            findings.push(installation(&connection, installed_in).await);
-            findings.push(leader(&connection, installed_in).await);
+            let pods: Api<Pod> = Api::namespaced(connection.client.clone(), installed_in);
+            let pods = installed(&pods, &[]).await;
+            let selector = pods.as_ref().map_or(SELECTOR, |pods| pods.selector);
+            findings.push(installation(&connection, installed_in, pods).await);
+            findings.push(leader(&connection, installed_in, selector).await);
             findings.push(rights(&connection, installed_in).await);
             if defined {
                 findings.extend(webhooks(&connection).await);
             }
-            findings.push(self.reachable(&connection).await);
+            findings.push(self.reachable(&connection, selector).await);
         }
         output.print(&json!({ "namespace": connection.namespace, "findings": findings }), [], || {
             findings.iter().map(text).collect::<Text>() + summary(&findings)
@@ -111,14 +115,14 @@ impl Doctor {
     }
 
     /// Whether the dispatcher answers, and asks who one is.
-    async fn reachable(&self, connection: &Connection) -> Finding {
+    async fn reachable(&self, connection: &Connection, selector: &str) -> Finding {
         const WHAT: &str = "Dispatcher";
         let mut door = match self.dispatcher.reach(connection).await {
             Ok(door) => door,
             Err(failure) => {
                 let installed_in = &self.dispatcher.installed_in;
                 let finding = unseen(WHAT, &failure);
-                let looks = kubectl(&["-n", installed_in, "get", "pods,services", "-l", SELECTOR]);
+                let looks = kubectl(&["-n", installed_in, "get", "pods,services", "-l", selector]);
                 return if finding.state == State::Bad { finding.fixed_by(looks) } else { finding };
             }
         };
@@ -255,11 +259,14 @@ async fn definition(connection: &Connection) -> Finding {
     }
 }
 
-async fn installation(connection: &Connection, installed_in: &str) -> Finding {
+async fn installation(
+    connection: &Connection,
+    installed_in: &str,
+    pods: kube::Result<Installed<Pod>>,
+) -> Finding {
     const WHAT: &str = "Installation";
-    let pods: Api<Pod> = Api::namespaced(connection.client.clone(), installed_in);
-    let found = match pods.list(&ListParams::default().labels(SELECTOR)).await {
-        Ok(found) => found.items,
+    let found = match pods {
+        Ok(pods) => pods.objects,
         Err(error) => return unseen(WHAT, &error.into()),
     };
     if found.is_empty() {
@@ -291,10 +298,9 @@ async fn installation(connection: &Connection, installed_in: &str) -> Finding {
 
 /// Why there is no Pod: it has none, it is somewhere else, or nowhere.
 async fn absent(connection: &Connection, installed_in: &str) -> Finding {
-    let ours = ListParams::default().labels(SELECTOR);
     let bad = |seen: String| finding("Installation", State::Bad, seen);
     let sets: Api<StatefulSet> = Api::namespaced(connection.client.clone(), installed_in);
-    if let Some(set) = sets.list(&ours).await.ok().and_then(|sets| sets.items.into_iter().next()) {
+    if let Some(set) = installed(&sets, &[]).await.ok().and_then(|sets| sets.objects.into_iter().next()) {
         let name = set.name_any();
         let seen = format!("StatefulSet {name} in namespace {installed_in} has no Pod");
         return bad(seen).fixed_by(if set.spec.replicas == Some(0) {
@@ -304,7 +310,7 @@ async fn absent(connection: &Connection, installed_in: &str) -> Finding {
         });
     }
     let pods: Api<Pod> = Api::all(connection.client.clone());
-    let elsewhere = pods.list(&ours).await.ok().and_then(|pods| pods.items.first()?.namespace());
+    let elsewhere = installed(&pods, &[]).await.ok().and_then(|pods| pods.objects.first()?.namespace());
     let seen = format!("no Pod of Postrider in namespace {installed_in}");
     match elsewhere {
         Some(elsewhere) => bad(format!("{seen}; there is one in {elsewhere}"))
@@ -314,14 +320,14 @@ async fn absent(connection: &Connection, installed_in: &str) -> Finding {
 }
 
 /// Whether a controller works.
-async fn leader(connection: &Connection, installed_in: &str) -> Finding {
+async fn leader(connection: &Connection, installed_in: &str, selector: &str) -> Finding {
     const WHAT: &str = "Controller";
     let leases: Api<Lease> = Api::namespaced(connection.client.clone(), installed_in);
     let lease = match leases.get_opt(LEASE).await {
         Ok(lease) => lease,
         Err(error) => return unseen(WHAT, &error.into()),
     };
-    let logs = kubectl(&["-n", installed_in, "logs", "-l", SELECTOR, "-c", "controller", "--tail", "20"]);
+    let logs = kubectl(&["-n", installed_in, "logs", "-l", selector, "-c", "controller", "--tail", "20"]);
     let spec = lease.and_then(|lease| lease.spec);
     let Some(spec) =
         spec.filter(|spec| spec.holder_identity.as_ref().is_some_and(|holder| !holder.is_empty()))

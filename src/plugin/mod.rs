@@ -14,6 +14,7 @@ mod dispatcher;
 mod doctor;
 mod failure;
 mod follow;
+mod installation;
 mod list;
 mod output;
 mod paint;

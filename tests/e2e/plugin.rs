@@ -590,6 +590,20 @@ async fn the_dispatcher_is_reached_through_the_api_server(cluster: Arc<Cluster>)
     let doctor = scene.plugin(&format!("doctor --installed-in {namespace} -o json")).await.json();
     assert_eq!(state(&doctor, "Dispatcher"), "good", "{doctor:#}");
     assert_eq!(state(&doctor, "Installation"), "good", "{doctor:#}");
+    scene
+        .plugin(&format!("doctor --installed-in {namespace}"))
+        .await
+        .says(&["-l app.kubernetes.io/name=postrider"]);
+
+    // The same of a chart that says what it is a part of, and is called something else.
+    let renamed = ["app.kubernetes.io/name=hooks", "app.kubernetes.io/part-of=postrider", "--overwrite"];
+    for object in ["pod/postrider-0", "service/hooks"] {
+        scene.namespace.kubectl([&["label", object][..], &renamed].concat()).await.succeeded();
+    }
+    scene.plugin(&send).await.with(0).says(&["kept on disk as"]);
+    receiver.wait_for(2).await;
+    let doctor = scene.plugin(&format!("doctor --installed-in {namespace}")).await;
+    doctor.says(&["✓ Installation", "✓ Dispatcher", "-l app.kubernetes.io/part-of=postrider"]);
 
     // Who may send, and not look into the Pod.
     let account = scene.cluster().kubeconfig_of(namespace, "operator").await;
