@@ -19,6 +19,7 @@ use crate::{
     identity::{Facts, rfc3339},
     keystore::{Format, Loaded, Refusal, Request, load, quoted},
     limits::{KEYSTORE_BYTES, PASSWORD_BYTES},
+    text,
 };
 
 /// Show what a keystore holds and whether it can be used, as the controller sees it.
@@ -155,18 +156,19 @@ fn inspect(args: &Inspect) -> Result<bool, Problem> {
     let result = load(&request);
     let text = match args.output {
         Output::Text => text(&result, &request),
-        Output::Json => format!("{:#}\n", json(&result)),
+        Output::Json => text::json(&format!("{:#}\n", json(&result))),
     };
     io::stdout().write_all(text.as_bytes()).map_err(Problem::Write)?;
     Ok(result.is_ok())
 }
 
-/// What came of it, for a person.
+/// What came of it, for a person: lines of which names out of the keystore make no others.
 pub(crate) fn text(result: &Result<Loaded, Refusal>, request: &Request<'_>) -> String {
-    match result {
+    let lines = match result {
         Ok(loaded) => loaded_text(loaded, request),
         Err(refusal) => refused_text(refusal, request),
-    }
+    };
+    lines.iter().map(|line| text::line(line) + "\n").collect()
 }
 
 /// The same for a program.
@@ -248,7 +250,7 @@ fn merge(value: &mut Value, more: Value) {
     }
 }
 
-fn loaded_text(loaded: &Loaded, request: &Request<'_>) -> String {
+fn loaded_text(loaded: &Loaded, request: &Request<'_>) -> Vec<String> {
     let mut lines = vec![format!("{}: this {} keystore can be used", request.file, loaded.format)];
     lines.extend(facts_text(loaded.identity.facts(), request.now));
     for (number, name) in chain(loaded).iter().enumerate() {
@@ -261,15 +263,15 @@ fn loaded_text(loaded: &Loaded, request: &Request<'_>) -> String {
     }
     let warnings = &loaded.warnings;
     lines.extend(warnings.iter().map(|warning| format!("  {}: {}", warning.reason, warning.message)));
-    lines.join("\n") + "\n"
+    lines
 }
 
-fn refused_text(refusal: &Refusal, request: &Request<'_>) -> String {
+fn refused_text(refusal: &Refusal, request: &Request<'_>) -> Vec<String> {
     let mut lines = vec![format!("{} ({})", refusal.message, refusal.reason)];
     if let Some(facts) = &refusal.facts {
         lines.extend(facts_text(facts, request.now));
     }
-    lines.join("\n") + "\n"
+    lines
 }
 
 fn facts_text(facts: &Facts, now: Timestamp) -> Vec<String> {

@@ -24,6 +24,7 @@ pub mod queue;
 pub mod rotation;
 mod server;
 pub mod telemetry;
+mod text;
 
 /// How requests call themselves.
 const USER_AGENT: &str = concat!("postrider/", env!("CARGO_PKG_VERSION"));

@@ -474,6 +474,10 @@ pub const PLUGIN_COMPLETION: Duration = Duration::from_secs(2);
 pub const PLUGIN_REQUEST: Duration = Duration::from_secs(30);
 /// Objects that are listed with one request.
 pub const PLUGIN_PAGE: u32 = 500;
+/// Requests with which a list is read: a hundred thousand objects, where each brings a page of them.
+pub const PLUGIN_PAGES: usize = 200;
+/// Dead letters that are listed with one command.
+pub const PLUGIN_DEAD: usize = 100_000;
 /// Dead letters that are listed with one request; each may hold an event of [`EVENT_BYTES`], in base64.
 pub const PLUGIN_DEAD_PAGE: usize = 16;
 /// The dispatcher's answer, bytes: a page of the largest.

@@ -37,6 +37,7 @@ use access::{Access, Reviewer};
 pub use options::{Options, OptionsError};
 use problem::Refused;
 pub use target::Target;
+pub(crate) use target::is_name;
 
 const EVENTS: &str = "/v1/namespaces/{namespace}/outboundwebhooks/{name}/events";
 const EVENTS_OF_NAMESPACE: &str = "/v1/namespaces/{namespace}/events";

@@ -46,7 +46,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Target {
             return Err(NoTarget::Namespace.into());
         }
         let name = value("name");
-        if name.is_some_and(|name| name.len() > limits::NAME_BYTES || !name.split('.').all(is_label)) {
+        if name.is_some_and(|name| !is_name(name)) {
             return Err(NoTarget::Name.into());
         }
         Ok(Self { namespace: namespace.to_owned(), name: name.map(str::to_owned) })
@@ -60,6 +60,11 @@ impl<S: Send + Sync> FromRequestParts<S> for WebhookKey {
         let Target { namespace, name } = Target::from_request_parts(parts, state).await?;
         Ok(Self { namespace, name: name.ok_or(NoTarget::Name)? })
     }
+}
+
+/// Whether an object of a cluster can have the name: a subdomain (RFC 1123).
+pub(crate) fn is_name(text: &str) -> bool {
+    text.len() <= limits::NAME_BYTES && text.split('.').all(is_label)
 }
 
 /// RFC 1123, but for the length: the API server bounds that of the whole name alone.

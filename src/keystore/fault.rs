@@ -9,6 +9,7 @@ use super::{Format, Reason, Refusal, Request, ber, password::without_newline};
 use crate::{
     identity::Facts,
     limits::{RSA_BITS, RSA_BITS_AT_MOST},
+    text::is_seen,
 };
 
 /// What is wrong with a keystore.
@@ -203,11 +204,6 @@ impl Fault {
     }
 }
 
-/// Whether a character turns the direction of the text after it.
-pub(crate) fn is_turning(c: char) -> bool {
-    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
 /// A name out of a file, for a message: escaped, so that it stays on its line, and cut.
 pub(crate) fn quoted(text: &str) -> String {
     let mut out = String::from("\"");
@@ -218,9 +214,8 @@ pub(crate) fn quoted(text: &str) -> String {
         }
         match c {
             '"' | '\\' => out.extend(['\\', c]),
-            // Controls, and what would turn the direction of the text after it.
-            c if c.is_control() || is_turning(c) => out.extend(c.escape_default()),
-            c => out.push(c),
+            c if is_seen(c) => out.push(c),
+            c => out.extend(c.escape_default()),
         }
     }
     out.push('"');

@@ -32,7 +32,7 @@ use crate::{
 };
 use budget::Budget;
 use fault::Fault;
-pub(crate) use fault::{is_turning, quoted};
+pub(crate) use fault::quoted;
 pub use reason::{Reason, WarningReason};
 use sniff::{Kind, sniff};
 use store::{Keyring, Store};

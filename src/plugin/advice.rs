@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt as _;
 use serde::Serialize;
 
-use super::cluster::command;
+use super::typed::{kubectl, postrider};
 use crate::{
     api::v1alpha1::{
         ConditionType, DeliveryStatus, ENABLED, MTLS_LABEL, OutboundWebhook, Reason, TestStatus,
@@ -13,9 +13,6 @@ use crate::{
     keystore, limits,
     probe::Layer,
 };
-
-const ROTATE: &str = "rotate NAME --keystore FILE --password-file FILE";
-const TEST: &str = "test NAME";
 
 /// One thing to do, or to know.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -31,23 +28,31 @@ pub(super) struct Advice {
 pub(super) fn advice(webhook: &OutboundWebhook) -> Vec<Advice> {
     let namespace = webhook.namespace().unwrap_or_default();
     let name = webhook.name_any();
-    let line = |words: &str| Some(command(&namespace, &words.replacen("NAME", &name, 1)));
+    let line = |words: &[&str]| Some(postrider(&namespace, words));
+    let rotate = || line(&["rotate", &name, "--keystore", "FILE", "--password-file", "FILE"]);
+    let test = || line(&["test", &name]);
+    // Where the receiver refuses the certificate its people need it, and else a test shows at which layer it fails.
+    let after = |failed: &TestStatus, slot: &[&str]| {
+        let refused = failed.layer.as_deref() == Some(Layer::TlsClient.as_str());
+        let certificate = || line(&[&["certificate", &name], slot, &["--part", "chain"]].concat());
+        if refused { certificate() } else { test() }
+    };
     let mut all = Vec::new();
     let mut add = |message: &str, command| all.push(Advice { message: message.to_owned(), command });
 
     let ready = webhook.condition(ConditionType::Ready);
     let tests = webhook.status.as_ref().and_then(|status| status.test.as_ref());
     if !is_observed(webhook) {
-        add("the controller has not said a word about it as it is now", line("doctor"));
+        add("the controller has not said a word about it as it is now", line(&["doctor"]));
         return all;
     }
     let is = |reason: &str, wanted: Reason| reason == wanted.as_str();
     if let Some(ready) = ready.filter(|ready| ready.status != "True") {
         let expired = [Reason::NoCertificate.as_str(), keystore::Reason::Expired.as_str()];
         let mends = match ready.reason.as_str() {
-            reason if is(reason, Reason::Suspended) => line("resume NAME"),
+            reason if is(reason, Reason::Suspended) => line(&["resume", &name]),
             reason if is(reason, Reason::MtlsNotEnabled) => Some(enables(&namespace)),
-            reason if expired.contains(&reason) => line(ROTATE),
+            reason if expired.contains(&reason) => rotate(),
             _ => None,
         };
         // Some messages end with it.
@@ -60,30 +65,30 @@ pub(super) fn advice(webhook: &OutboundWebhook) -> Vec<Advice> {
     if let Some(expiring) =
         webhook.condition(ConditionType::CertificateExpiring).filter(|it| it.status == "True")
     {
-        add(&expiring.message, line(ROTATE));
+        add(&expiring.message, rotate());
     }
     if let Some(new) = webhook.condition(ConditionType::NewCertificateValid) {
         let failed = tests.and_then(|tests| tests.new.as_ref()).filter(|test| !test.succeeded);
         if new.status != "True" {
             add(&new.message, None);
         } else if is(&new.reason, Reason::WaitsForPromotion) {
-            add("the New certificate has passed its test, and waits for you", line("promote NAME"));
+            add("the New certificate has passed its test, and waits for you", line(&["promote", &name]));
         } else if let Some(failed) = failed.filter(|_| is(&new.reason, Reason::WaitsForTest)) {
-            add(&new.message, line(after(failed, "certificate NAME --slot new --part chain")));
+            add(&new.message, after(failed, &["--slot", "new"]));
         } else if is(&new.reason, Reason::Promoted) {
             add("the New certificate is the one in use: move mtls.new to mtls.active in the manifest", None);
         }
     }
     if let Some(connected) = not_connected(webhook) {
         let failed = tests.and_then(|tests| tests.active.as_ref());
-        let command = failed.map_or(TEST, |failed| after(failed, "certificate NAME --part chain"));
-        add(&format!("{}: {}", connected.reason, connected.message), line(command));
+        let command = failed.map_or_else(test, |failed| after(failed, &[]));
+        add(&format!("{}: {}", connected.reason, connected.message), command);
     }
     let on_hold =
         |reason: &str| is(reason, Reason::OnHold) && ready.is_none_or(|ready| ready.status != "True");
     let delivering = webhook.condition(ConditionType::Delivering);
     if let Some(delivering) = delivering.filter(|it| it.status != "True" && !on_hold(&it.reason)) {
-        add(&delivering.message, line(TEST));
+        add(&delivering.message, test());
     }
     if let Some(dead) = webhook.status.as_ref().and_then(|status| status.delivery.as_ref()).map(|it| it.dead)
         && dead > 0
@@ -93,7 +98,7 @@ pub(super) fn advice(webhook: &OutboundWebhook) -> Vec<Advice> {
             dead => format!("{dead} events were given up, and are kept"),
         };
         // The account is for the person to fill in, as a FILE is.
-        add(&message, line("dead list NAME --service-account NAME"));
+        add(&message, line(&["dead", "list", &name, "--service-account", "NAME"]));
     }
     all
 }
@@ -118,15 +123,9 @@ fn is_by_another(test: &TestStatus, delivery: &DeliveryStatus, delivered: Timest
     })
 }
 
-/// What to do after a test that failed: where the receiver refuses the certificate its people need it, and else it
-/// shows at which layer it fails.
-fn after(failed: &TestStatus, certificate: &'static str) -> &'static str {
-    if failed.layer.as_deref() == Some(Layer::TlsClient.as_str()) { certificate } else { TEST }
-}
-
 /// What an administrator types for a namespace in which mTLS is off.
 pub(super) fn enables(namespace: &str) -> String {
-    format!("kubectl label namespace {namespace} {MTLS_LABEL}={ENABLED}")
+    kubectl(&["label", "namespace", namespace, &format!("{MTLS_LABEL}={ENABLED}")])
 }
 
 /// Whether the status speaks of the webhook as it is written now.
@@ -196,6 +195,18 @@ mod tests {
         let told =
             commands(&webhook(&[("Ready", "False", "SecretNotFound"), ("Delivering", "False", "OnHold")], 0));
         assert_eq!(told, ["Ready says SecretNotFound"], "what holds it is told once");
+    }
+
+    #[test]
+    fn a_name_does_nothing_to_a_shell() {
+        for condition in [("Ready", "False", "Suspended"), ("Ready", "False", "MTLSNotEnabled")] {
+            let mut webhook = webhook(&[condition], 0);
+            webhook.metadata.namespace = Some("a;reboot".to_owned());
+            webhook.metadata.name = Some("$(reboot)".to_owned());
+            let [command] = &commands(&webhook)[..] else { panic!("one command") };
+            assert!(command.contains(" 'a;reboot' "), "{command}");
+            assert!(!shlex::split(command).unwrap().iter().any(|word| word == "reboot"), "{command}");
+        }
     }
 
     #[test]

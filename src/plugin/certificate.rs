@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::json;
 
-use super::{cluster::Connection, failure::Failure, output::Output};
+use super::{cluster::Connection, failure::Failure, output::Output, paint::Text};
 use crate::{
     api::v1alpha1::{BUNDLE, OutboundWebhook},
     identity::{Facts, Slot, chain_to_pem},
@@ -65,7 +65,7 @@ impl Certificate {
     pub(super) async fn run(&self, connection: &Connection, output: Output) -> Result<(), Failure> {
         if self.der && (self.part != Part::Leaf || output.is_for_programs()) {
             let message = "DER holds one certificate and nothing else: --der goes with --part leaf, and without --output";
-            return Err(Failure::Usage(message.to_owned()));
+            return Err(Failure::usage(message));
         }
         let webhook = connection.webhook(&self.name).await?;
         let mut chain = self.published(connection, &webhook).await?;
@@ -75,7 +75,7 @@ impl Certificate {
         if self.der {
             let leaf = chain.first().map(AsRef::as_ref).unwrap_or_default();
             return std::io::Write::write_all(&mut std::io::stdout(), leaf)
-                .map_err(|error| Failure::Tried(format!("cannot write: {error}")));
+                .map_err(|error| Failure::tried(format!("cannot write: {error}")));
         }
         let facts = chain.iter().map(|one| {
             let facts = Facts::of(std::slice::from_ref(one), None).ok();
@@ -83,7 +83,7 @@ impl Certificate {
             json!({ "facts": facts, "derBase64": BASE64.encode(one) })
         });
         let facts: Vec<_> = facts.collect();
-        output.print(&facts, [self.name.as_str()], || chain_to_pem(&chain))
+        output.print(&facts, [self.name.as_str()], || Text::lines(&chain_to_pem(&chain)))
     }
 
     /// Never from a ConfigMap that has the name by accident, or by somebody's intent.
@@ -96,22 +96,22 @@ impl Certificate {
         let Some(reference) = status.and_then(|mtls| mtls.client_certificate_ref.as_ref()) else {
             let message =
                 format!("{} has no certificate that could be used: kubectl postrider status", self.name);
-            return Err(Failure::NotFound(message));
+            return Err(Failure::not_found(message));
         };
         let map = connection.api::<ConfigMap>().get(&reference.name).await?;
         if !is_controlled_by(&map, webhook.metadata.uid.as_ref()) {
             let message = format!("ConfigMap {:?} is not the webhook's own", reference.name);
-            return Err(Failure::Tried(message));
+            return Err(Failure::tried(message));
         }
         let slot = Slot::from(self.slot);
         let key = if self.part == Part::Bundle { BUNDLE } else { slot.certificate_key() };
         let Some(pem) = map.data.as_ref().and_then(|data| data.get(key)) else {
-            return Err(Failure::NotFound(format!("{} has no {} certificate", self.name, slot.as_str())));
+            return Err(Failure::not_found(format!("{} has no {} certificate", self.name, slot.as_str())));
         };
         let chain =
             CertificateDer::pem_slice_iter(pem.as_bytes()).take(limits::CHAIN_LENGTH * Slot::ALL.len());
         chain.collect::<Result<Vec<_>, _>>().map_err(|_| {
-            Failure::Tried(format!(
+            Failure::tried(format!(
                 "{key} of ConfigMap {:?} is no PEM: somebody has changed it",
                 reference.name
             ))

@@ -15,7 +15,7 @@ use kube::{
 };
 use serde_json::Value;
 
-use super::failure::Failure;
+use super::{failure::Failure, typed};
 use crate::{api::v1alpha1::OutboundWebhook, limits};
 
 /// The name under which the plugin owns fields.
@@ -109,14 +109,25 @@ impl Connection {
         let api = if everywhere { Api::all(self.client.clone()) } else { self.api::<OutboundWebhook>() };
         let mut parameters = ListParams::default().limit(limits::PLUGIN_PAGE);
         let mut all = Vec::new();
-        loop {
+        for _ in 0..limits::PLUGIN_PAGES {
             let page = api.list(&parameters).await?;
+            let brought = page.items.len();
             all.extend(page.items);
-            let Some(next) = page.metadata.continue_.filter(|next| !next.is_empty()) else { break };
+            let next = page.metadata.continue_.filter(|next| !next.is_empty());
+            let Some(next) = next else {
+                all.sort_by_key(|webhook| {
+                    (webhook.metadata.namespace.clone(), webhook.metadata.name.clone())
+                });
+                return Ok(all);
+            };
+            if brought == 0 || parameters.continue_token.as_ref() == Some(&next) {
+                break;
+            }
             parameters = parameters.continue_token(&next);
         }
-        all.sort_by_key(|webhook| (webhook.metadata.namespace.clone(), webhook.metadata.name.clone()));
-        Ok(all)
+        let message =
+            format!("the API server's list of webhooks does not end: {} of them, and more", all.len());
+        Err(Failure::tried(message))
     }
 
     /// Changes fields of a webhook, and nothing else of it.
@@ -157,17 +168,70 @@ impl Connection {
     }
 
     /// A command of this plugin for the same namespace, as a person types it.
-    pub(super) fn command(&self, line: &str) -> String {
-        command(&self.namespace, line)
+    pub(super) fn command(&self, words: &[&str]) -> String {
+        typed::postrider(&self.namespace, words)
     }
-}
-
-/// A command of this plugin for a namespace, as a person types it.
-pub(super) fn command(namespace: &str, line: &str) -> String {
-    format!("kubectl postrider -n {namespace} {line}")
 }
 
 /// A value of an annotation that none had before.
 pub(super) fn unheard_of() -> String {
     format!("{} {:08x}", Timestamp::now(), rand::random::<u32>())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use http::{Request, Response};
+    use kube::client::Body;
+    use serde_json::json;
+
+    use super::*;
+
+    /// Lists the webhooks of an API server that has these pages: how many it brings, and the token of the next. Tells
+    /// how often it was asked.
+    async fn listed(
+        page: impl Fn(usize) -> (usize, String) + Clone + Send + 'static,
+    ) -> (Result<usize, Failure>, usize) {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&asked);
+        let service = tower::service_fn(move |_: Request<Body>| {
+            let number = counter.fetch_add(1, Ordering::Relaxed);
+            let (brought, next) = page(number);
+            let webhook = |item| {
+                let name = format!("orders-{number}-{item}");
+                json!({ "metadata": { "name": name }, "spec": { "endpoint": { "url": "https://partner.example" } } })
+            };
+            let items: Vec<_> = (0..brought).map(webhook).collect();
+            let list = json!({ "apiVersion": "postrider.dev/v1alpha1", "kind": "OutboundWebhookList",
+                "metadata": { "continue": next }, "items": items });
+            async move {
+                Ok::<_, std::convert::Infallible>(Response::new(Body::from(list.to_string().into_bytes())))
+            }
+        });
+        let client = Client::new(service, "shop");
+        let connection = Connection { client, namespace: "shop".to_owned(), server: String::new() };
+        let all = connection.webhooks(false).await.map(|all| all.len());
+        (all, asked.load(Ordering::Relaxed))
+    }
+
+    #[tokio::test]
+    async fn a_list_is_read_to_its_end_and_no_further() {
+        let three = |number: usize| (2, if number < 2 { number.to_string() } else { String::new() });
+        let (all, asked) = listed(three).await;
+        assert_eq!((all.unwrap(), asked), (6, 3));
+
+        let (all, asked) = listed(|number| (1, number.to_string())).await;
+        let Failure::Tried(message) = all.unwrap_err() else { panic!("it could not be tried") };
+        assert!(message.as_str().contains("does not end: 200 of them, and more"), "{message:?}");
+        assert_eq!(asked, limits::PLUGIN_PAGES);
+
+        let (all, asked) = listed(|_| (1, "same".to_owned())).await;
+        assert!(matches!(all, Err(Failure::Tried(_))) && asked == 2, "asked {asked} times");
+        let (all, asked) = listed(|number| (0, number.to_string())).await;
+        assert!(matches!(all, Err(Failure::Tried(_))) && asked == 1, "asked {asked} times");
+    }
 }

@@ -21,8 +21,8 @@ use clap_complete::{
 use kube::{ResourceExt as _, api::ListParams};
 use tokio::time::timeout;
 
-use super::{Plugin, cluster::Cluster, failure::Failure, output::write};
-use crate::{api::v1alpha1::OutboundWebhook, limits};
+use super::{Plugin, cluster::Cluster, failure::Failure, output::write, paint::Text};
+use crate::{api::v1alpha1::OutboundWebhook, ingest::is_name, limits, text::line};
 
 /// Cobra's directive for no blank after a candidate.
 const NO_SPACE: u8 = 2;
@@ -44,7 +44,7 @@ impl Completion {
         let mut command = Plugin::command().bin_name("kubectl-postrider");
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut command, "kubectl-postrider", &mut script);
-        write(&String::from_utf8_lossy(&script))
+        write(&Text::lines(&String::from_utf8_lossy(&script)))
     }
 }
 
@@ -79,7 +79,7 @@ impl Complete {
         // As kubectl has it: options are for who has begun one.
         let is_option = |text: &OsStr| text.as_encoded_bytes().starts_with(b"-");
         candidates.retain(|candidate| is_option(last) || !is_option(candidate.get_value()));
-        write(&text(&candidates))
+        write(&Text::lines(&text(&candidates)))
     }
 }
 
@@ -108,7 +108,12 @@ async fn names(line: &[OsString], begin: &str) -> Vec<CompletionCandidate> {
     };
     let all = timeout(limits::PLUGIN_COMPLETION, list).await.ok().flatten();
     let names = all.into_iter().flat_map(|list| list.items).map(|webhook| webhook.name_any());
-    names.filter(|name| name.starts_with(begin)).map(CompletionCandidate::new).collect()
+    offered(names, begin).collect()
+}
+
+/// Those that begin like this. A shell makes more than a word of what can be no name.
+fn offered(names: impl Iterator<Item = String>, begin: &str) -> impl Iterator<Item = CompletionCandidate> {
+    names.filter(move |name| name.starts_with(begin) && is_name(name)).map(CompletionCandidate::new)
 }
 
 fn text(candidates: &[CompletionCandidate]) -> String {
@@ -119,12 +124,35 @@ fn text(candidates: &[CompletionCandidate]) -> String {
         if value.ends_with('/') {
             directive |= NO_SPACE;
         }
-        text.push_str(&value);
+        text.push_str(&line(&value));
         if let Some(help) = candidate.get_help() {
-            let _ = write!(text, "\t{}", help.to_string().lines().next().unwrap_or_default());
+            let _ = write!(text, "\t{}", line(help.to_string().lines().next().unwrap_or_default()));
         }
         text.push('\n');
     }
     let _ = writeln!(text, ":{directive}");
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::text::tests::HOSTILE;
+
+    #[test]
+    fn what_can_be_no_name_is_not_offered() {
+        let hostile =
+            ["orders; reboot", "orders\tmine", "orders\nyours", "$(reboot)", "-A", "Orders", "", HOSTILE];
+        let names = hostile.into_iter().chain(["orders", "orders.eu-1", "invoices"]).map(str::to_owned);
+        let all: Vec<_> = offered(names.clone(), "").collect();
+        assert_eq!(text(&all), "orders\norders.eu-1\ninvoices\n:4\n");
+        assert_eq!(text(&offered(names, "orders.").collect::<Vec<_>>()), "orders.eu-1\n:4\n");
+    }
+
+    #[test]
+    fn a_candidate_is_one_line_of_two_columns() {
+        let candidate = CompletionCandidate::new(HOSTILE).help(Some(HOSTILE.into()));
+        let text = text(&[candidate]);
+        assert_eq!((text.lines().count(), text.matches('\t').count()), (2, 1), "{text}");
+    }
 }

@@ -3,7 +3,7 @@
 use std::io::{self, BufRead as _, IsTerminal as _};
 
 use bytes::Bytes;
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, builder::RangedU64ValueParser};
 use data_encoding::BASE64;
 use http::{HeaderMap, Method};
 use jiff::Timestamp;
@@ -15,7 +15,8 @@ use super::{
     cluster::Connection,
     dispatcher::{Door, Options, Right},
     failure::Failure,
-    output::{self, Output, State, ago, bold, cell, count, field, table},
+    output::{self, Output, ago, cell, count, field, marked, table},
+    paint::{State, Text, bold},
 };
 use crate::limits;
 
@@ -38,7 +39,7 @@ pub(super) struct List {
     #[command(flatten)]
     which: Which,
     /// So many at most
-    #[arg(long, value_name = "NUMBER", default_value_t = 50)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 50, value_parser = at_most())]
     limit: usize,
     #[command(flatten)]
     dispatcher: Options,
@@ -140,33 +141,54 @@ async fn ask(door: &mut Door, method: Method, path: &str) -> Result<Value, Failu
     door.ask(method, path, HeaderMap::new(), Bytes::new()).await
 }
 
+fn at_most() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(..=limits::PLUGIN_DEAD as u64)
+}
+
+/// The pages of a list, each asked for by how many it may hold and the place that it comes after, until there are as many
+/// as are wanted or no more. Each has to bring some, and to end behind the one before.
+async fn pages(
+    wanted: usize,
+    mut ask: impl AsyncFnMut(usize, Option<i64>) -> Result<Value, Failure>,
+) -> Result<Vec<Value>, Failure> {
+    let mut items = Vec::new();
+    let mut after = None;
+    while items.len() < wanted {
+        let page = ask((wanted - items.len()).min(limits::PLUGIN_DEAD_PAGE), after).await?;
+        let brought = page["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+        items.extend_from_slice(brought);
+        let Some(next) = page["continue"].as_i64() else { break };
+        if brought.is_empty() || after.is_some_and(|after| next <= after) {
+            let message =
+                format!("the dispatcher's list does not end: {} dead letters, and more", items.len());
+            return Err(Failure::tried(message));
+        }
+        after = Some(next);
+    }
+    items.truncate(wanted);
+    Ok(items)
+}
+
 impl List {
     async fn run(&self, connection: &Connection, output: Output) -> Result<(), Failure> {
         let mut door = door(&self.dispatcher, connection, &self.name, "get").await?;
-        let mut items = Vec::new();
-        let mut after = None;
-        while items.len() < self.limit {
+        let items = pages(self.limit, async |limit, after| {
             let mut query = self.which.query(&[]);
-            query.append_pair("limit", &(self.limit - items.len()).min(limits::PLUGIN_DEAD_PAGE).to_string());
+            query.append_pair("limit", &limit.to_string());
             if let Some(after) = after {
-                query.append_pair("after", &format!("{after}"));
+                query.append_pair("after", &after.to_string());
             }
-            let page =
-                ask(&mut door, Method::GET, &path(connection, &self.name, &format!("?{}", query.finish())))
-                    .await?;
-            items.extend(page["items"].as_array().cloned().unwrap_or_default());
-            after = page["continue"].as_i64();
-            if after.is_none() {
-                break;
-            }
-        }
+            let path = path(connection, &self.name, &format!("?{}", query.finish()));
+            ask(&mut door, Method::GET, &path).await
+        })
+        .await?;
         if output.is_name() {
             return names(&items);
         }
         output.print(&items, [], || {
             if items.is_empty() {
                 let such = if self.which.is_empty() { "" } else { " such" };
-                return format!("{} has no{such} dead letter.\n", self.name);
+                return Text::from(format!("{} has no{such} dead letter.", self.name)).line();
             }
             let now = Timestamp::now();
             let rows: Vec<_> = items
@@ -188,7 +210,7 @@ impl List {
 
 /// Their ids, one a line, as the other commands take them.
 fn names(items: &[Value]) -> Result<(), Failure> {
-    output::write(&items.iter().flat_map(|item| [text(&item["id"]), "\n"]).collect::<String>())
+    output::write(&items.iter().map(|item| Text::from(text(&item["id"])).line()).collect())
 }
 
 fn text(value: &Value) -> &str {
@@ -201,53 +223,50 @@ impl Show {
         let found =
             ask(&mut door, Method::GET, &path(connection, &self.name, &format!("?ids={}", self.id))).await?;
         let Some(item) = found["items"].as_array().and_then(|items| items.first()) else {
-            return Err(Failure::NotFound(format!("{} has no dead letter {}", self.name, self.id)));
+            return Err(Failure::not_found(format!("{} has no dead letter {}", self.name, self.id)));
         };
         if output.is_name() {
             return names(std::slice::from_ref(item));
         }
         output.print(item, [], || {
-            let mut shown = format!("{}\n", bold(text(&item["id"])));
+            let mut shown = bold(text(&item["id"])).line();
             for (label, key) in [
                 ("Accepted", "acceptedAt"),
                 ("Given up", "deadAt"),
                 ("Reason", "reason"),
                 ("Message", "message"),
             ] {
-                shown += &field(label, text(&item[key]));
+                shown += field(label, text(&item[key]));
             }
-            shown += &field("Failures", &item["failures"].to_string());
+            shown += field("Failures", item["failures"].to_string());
             if let Some(response) = item["response"].as_object() {
                 let status = response.get("status").map(Value::to_string).unwrap_or_default();
-                let body = printable(response.get("body").map_or("", text).as_bytes());
-                shown += &field("Response", &format!("{status}: {body}"));
+                let body = begin(response.get("body").map_or("", text).as_bytes());
+                shown += field("Response", format!("{status}: {body}"));
             }
             for (name, value) in item["attributes"].as_object().into_iter().flatten() {
-                shown += &field("Attribute", &format!("{name}: {}", printable(text(value).as_bytes())));
+                shown += field("Attribute", format!("{name}: {}", begin(text(value).as_bytes())));
             }
             let data = BASE64.decode(text(&item["dataBase64"]).as_bytes()).unwrap_or_default();
-            shown + "\n" + &printable(&data) + "\n"
+            shown.line() + Text::lines(&begin(&data)).line()
         })
     }
 }
 
-/// A body as a terminal can bear it: no control character of somebody else's gets there.
-fn printable(data: &[u8]) -> String {
+/// A text, or as much of its begin as a person reads.
+fn begin(data: &[u8]) -> String {
     let text = String::from_utf8_lossy(data);
-    let bearable =
-        |char: char| if char.is_control() && char != '\n' && char != '\t' { '\u{fffd}' } else { char };
-    let mut shown: String = text.chars().take(limits::PLUGIN_BODY_CHARACTERS).map(bearable).collect();
-    if text.chars().nth(limits::PLUGIN_BODY_CHARACTERS).is_some() {
-        shown += "…\n(cut; -o json has all of it)";
+    match text.char_indices().nth(limits::PLUGIN_BODY_CHARACTERS) {
+        Some((end, _)) => format!("{}…\n(cut; -o json has all of it)", &text[..end]),
+        None => text.into_owned(),
     }
-    shown
 }
 
 impl Chosen {
     /// What is asked for is never all of them by an oversight.
     fn check(&self) -> Result<(), Failure> {
         if !self.all && self.ids.is_empty() && self.which.is_empty() {
-            return Err(Failure::Usage("choose them: by ids, --reason, --before, or --all".to_owned()));
+            return Err(Failure::usage("choose them: by ids, --reason, --before, or --all"));
         }
         Ok(())
     }
@@ -278,7 +297,7 @@ impl Delete {
     async fn run(&self, connection: &Connection, output: Output) -> Result<(), Failure> {
         self.chosen.check()?;
         if !self.yes && !self.confirmed()? {
-            return Err(Failure::Interrupted("nothing was removed".to_owned()));
+            return Err(Failure::interrupted("nothing was removed"));
         }
         let count = self.chosen.all_of(connection, "delete", Method::DELETE, "").await?;
         told(output, &self.chosen.name, count, "removed for good")
@@ -286,12 +305,13 @@ impl Delete {
 
     fn confirmed(&self) -> Result<bool, Failure> {
         if !io::stdin().is_terminal() {
-            return Err(Failure::Usage("there is nobody to ask: --yes removes them".to_owned()));
+            return Err(Failure::usage("there is nobody to ask: --yes removes them"));
         }
-        anstream::eprint!("Remove these dead letters of {} for good? [y/N] ", self.chosen.name);
+        let question = format!("Remove these dead letters of {} for good? [y/N] ", self.chosen.name);
+        anstream::eprint!("{}", Text::from(question).as_str());
         let mut answer = String::new();
         let read = io::stdin().lock().read_line(&mut answer);
-        read.map_err(|error| Failure::Tried(format!("cannot ask: {error}")))?;
+        read.map_err(|error| Failure::tried(format!("cannot ask: {error}")))?;
         Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
     }
 }
@@ -299,10 +319,43 @@ impl Delete {
 fn told(output: Output, name: &str, number: u64, what: &str) -> Result<(), Failure> {
     output.print(&json!({ "count": number }), [name], || {
         let state = if number > 0 { State::Good } else { State::Unknown };
-        output::paragraph(
-            &format!("{what}: {} of {name}", count(number, "dead letter")),
-            &format!("{} ", state.mark()),
-            "  ",
-        )
+        marked(state, format!("{what}: {} of {name}", count(number, "dead letter")))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many are listed of pages that are like this, and how many pages were asked for.
+    async fn listed(
+        wanted: usize,
+        page: impl Fn(usize, Option<i64>) -> (usize, Option<i64>),
+    ) -> (Result<usize, Failure>, usize) {
+        let mut asked = 0;
+        let items = pages(wanted, async |limit, after| {
+            asked += 1;
+            let (brought, next) = page(limit, after);
+            Ok(json!({ "items": vec![json!({}); brought], "continue": next }))
+        });
+        let items = items.await.map(|items| items.len());
+        (items, asked)
+    }
+
+    #[tokio::test]
+    async fn a_list_is_read_to_its_end_and_no_further() {
+        let next = |after: Option<i64>| Some(after.unwrap_or(0) + 1);
+        let (items, asked) = listed(50, |limit, after| (limit, next(after))).await;
+        assert_eq!((items.unwrap(), asked), (50, 4));
+        let (items, asked) =
+            listed(50, |_, after| if after.is_none() { (3, Some(7)) } else { (0, None) }).await;
+        assert_eq!((items.unwrap(), asked), (3, 2));
+        let (items, asked) = listed(20, |_, after| (1000, next(after))).await;
+        assert_eq!((items.unwrap(), asked), (20, 1));
+
+        let (items, asked) = listed(50, |_, after| (0, next(after))).await;
+        assert!(matches!(items, Err(Failure::Tried(_))) && asked == 1, "asked {asked} times");
+        let (items, asked) = listed(50, |_, _| (1, Some(7))).await;
+        assert!(matches!(items, Err(Failure::Tried(_))) && asked == 2, "asked {asked} times");
+    }
 }

@@ -20,10 +20,7 @@ use k8s_openapi::api::{
     authorization::v1::ResourceAttributes,
     core::v1::{ConfigMap, Pod, Service, ServiceAccount},
 };
-use kube::{
-    Api, ResourceExt,
-    api::{ListParams, PostParams},
-};
+use kube::{Api, ResourceExt, api::PostParams};
 use rustls::pki_types::ServerName;
 use serde_json::Value;
 use tokio::{
@@ -38,6 +35,9 @@ use zeroize::Zeroizing;
 use super::{
     cluster::Connection,
     failure::{Failure, chain},
+    installation::installed,
+    paint::Text,
+    typed::kubectl,
 };
 use crate::{
     identity::{Trust, client_config, parse_bundle},
@@ -51,8 +51,6 @@ use crate::{
 
 /// The port of the secure listener, as the chart names it.
 const PORT: &str = "ingest";
-/// What the objects of an installation have.
-pub(super) const SELECTOR: &str = "app.kubernetes.io/name=postrider";
 
 /// How the dispatcher is reached.
 #[derive(Args)]
@@ -99,13 +97,12 @@ impl Right {
     }
 }
 
-/// The lines for a person who may make such an account, with this right alone.
-fn made_by(account: &str, right: &ingest::access::Right) -> String {
+/// The same, above the lines for a person who may make such an account, with this right alone.
+fn made_by(message: impl Into<Text>, account: &str, right: &ingest::access::Right) -> Text {
     let namespace = &right.target.namespace;
-    let words = ["kubectl", "create", "serviceaccount", account, "--namespace", namespace];
-    let mut lines = Vec::from_iter(shlex::try_join(words));
+    let mut lines = vec![kubectl(&["create", "serviceaccount", account, "--namespace", namespace])];
     lines.extend(right.granted_by(&format!("system:serviceaccount:{namespace}:{account}")));
-    format!("who may make one types:\n  {}", lines.join("\n  "))
+    (message.into() + "; who may make one types:").above(lines)
 }
 
 /// A connection to the dispatcher.
@@ -133,7 +130,7 @@ impl Options {
                 "you may not {verb} {RESOURCE}.{GROUP}/{subresource} of {name:?} in namespace {:?}",
                 connection.namespace
             );
-            return Err(Failure::Forbidden(message));
+            return Err(Failure::forbidden(message));
         }
         let target = Target { namespace: connection.namespace.clone(), name: Some(name.to_owned()) };
         let Right { verb, subresource } = right;
@@ -150,13 +147,13 @@ impl Options {
             Some(url) => direct(url).await?,
             None => self.forwarded(connection).await?,
         };
-        let config = client_config(None, &trust).map_err(|error| Failure::Tried(error.to_string()))?;
+        let config = client_config(None, &trust).map_err(|error| Failure::tried(error.to_string()))?;
         let name = ServerName::try_from(host.clone())
-            .map_err(|_| Failure::Usage(format!("{host:?} is no name of a server")))?;
+            .map_err(|_| Failure::usage(format!("{host:?} is no name of a server")))?;
         let tls = TlsConnector::from(std::sync::Arc::new(config)).connect(name, stream);
         let tls = timeout(limits::PLUGIN_CONNECT, tls).await.map_err(|_| no_answer())?;
         let tls =
-            tls.map_err(|error| Failure::Tried(format!("TLS with the dispatcher as {host}: {error}")))?;
+            tls.map_err(|error| Failure::tried(format!("TLS with the dispatcher as {host}: {error}")))?;
         let (sender, driver) = handshake(TokioIo::new(tls)).await.map_err(|error| not_answered(&error))?;
         tokio::spawn(driver);
         Ok(Door { sender, host, token: None })
@@ -173,12 +170,12 @@ impl Options {
     async fn trust(&self, connection: &Connection) -> Result<Trust, Failure> {
         let (bundle, from) = if let Some(path) = &self.dispatcher_ca {
             let bytes = std::fs::read(path)
-                .map_err(|error| Failure::Tried(format!("cannot read {}: {error}", path.display())))?;
+                .map_err(|error| Failure::tried(format!("cannot read {}: {error}", path.display())))?;
             (bytes, path.display().to_string())
         } else {
             let maps: Api<ConfigMap> = Api::namespaced(connection.client.clone(), &self.installed_in);
             let map = maps.get(SERVING_AUTHORITY).await.map_err(|error| match Failure::from(error) {
-                Failure::NotFound(_) => Failure::Tried(format!(
+                Failure::NotFound(_) => Failure::tried(format!(
                     "no ConfigMap {SERVING_AUTHORITY} in namespace {}: name the namespace of the installation with \
                      --installed-in, or the authority with --dispatcher-ca",
                     self.installed_in
@@ -189,7 +186,7 @@ impl Options {
             (bundle.into_bytes(), format!("ConfigMap {SERVING_AUTHORITY}"))
         };
         let certificates =
-            parse_bundle(&bundle).map_err(|error| Failure::Tried(format!("{from} {error}")))?;
+            parse_bundle(&bundle).map_err(|error| Failure::tried(format!("{from} {error}")))?;
         Ok(Trust { certificates, system_roots: false })
     }
 
@@ -197,22 +194,21 @@ impl Options {
     async fn forwarded(&self, connection: &Connection) -> Result<(String, Box<dyn Stream>), Failure> {
         let namespace = &self.installed_in;
         let services: Api<Service> = Api::namespaced(connection.client.clone(), namespace);
-        let selector = format!("{SELECTOR},app.kubernetes.io/component=ingest");
-        let services = services.list(&ListParams::default().labels(&selector)).await?;
-        let service = services.items.first().map(ResourceExt::name_any);
+        let services = installed(&services, &["app.kubernetes.io/component=ingest"]).await?;
+        let service = services.objects.first().map(ResourceExt::name_any);
         let host = format!("{}.{namespace}.svc", service.as_deref().unwrap_or("postrider"));
         let pods: Api<Pod> = Api::namespaced(connection.client.clone(), namespace);
-        let found = pods.list(&ListParams::default().labels(SELECTOR)).await?;
-        let Some((pod, port)) = found.items.iter().find_map(listening) else {
+        let found = installed(&pods, &[]).await?;
+        let Some((pod, port)) = found.objects.iter().find_map(listening) else {
             let message = format!(
                 "no Pod of Postrider in namespace {namespace} takes events: is it installed there (--installed-in), \
                  with ingest.enabled?"
             );
-            return Err(Failure::Tried(message));
+            return Err(Failure::tried(message));
         };
         let forward = timeout(limits::PLUGIN_CONNECT, pods.portforward(&pod, &[port])).await;
         let mut forward = forward.map_err(|_| no_answer())?.map_err(|error| match error {
-            kube::Error::UpgradeConnection(error) => Failure::Forbidden(format!(
+            kube::Error::UpgradeConnection(error) => Failure::forbidden(format!(
                 "no port-forward to Pod {pod} in namespace {namespace}: {}; it takes get and create on pods/portforward there",
                 chain(&error)
             )),
@@ -230,8 +226,7 @@ impl Options {
     ) -> Result<Zeroizing<String>, Failure> {
         if let Some(path) = &self.token_file {
             let bytes = crate::inspect::read(path, limits::TOKEN_BYTES)?;
-            let text =
-                std::str::from_utf8(&bytes).map_err(|_| Failure::Usage("the token is no text".to_owned()))?;
+            let text = std::str::from_utf8(&bytes).map_err(|_| Failure::usage("the token is no text"))?;
             return Ok(Zeroizing::new(text.trim().to_owned()));
         }
         let (namespace, account) = self.account(connection, right).await?;
@@ -244,14 +239,14 @@ impl Options {
         let accounts: Api<ServiceAccount> = Api::namespaced(connection.client.clone(), &namespace);
         let made = accounts.create_token_request(&account, &PostParams::default(), &request).await;
         let made = made.map_err(|error| match Failure::from(error) {
-            Failure::NotFound(_) => Failure::NotFound(format!(
-                "there is no ServiceAccount {account:?} in namespace {namespace:?}; {}",
-                made_by(&account, right)
-            )),
+            Failure::NotFound(_) => {
+                let message = format!("there is no ServiceAccount {account:?} in namespace {namespace:?}");
+                Failure::not_found(made_by(message, &account, right))
+            }
             failure => failure,
         })?;
         let token = made.status.and_then(|status| status.token);
-        let token = token.ok_or_else(|| Failure::Tried("the API server made no token".to_owned()))?;
+        let token = token.ok_or_else(|| Failure::tried("the API server made no token"))?;
         Ok(Zeroizing::new(token))
     }
 
@@ -267,11 +262,11 @@ impl Options {
         let user = who_am_i(connection).await?;
         let account = user.strip_prefix("system:serviceaccount:").and_then(|account| account.split_once(':'));
         account.map(|(namespace, name)| (namespace.to_owned(), name.to_owned())).ok_or_else(|| {
-            Failure::Usage(format!(
+            let message = format!(
                 "the dispatcher takes tokens of ServiceAccounts, and you are {user:?}: name one that may do it, such as \
-                 --service-account operator; {}",
-                made_by("operator", right)
-            ))
+                 --service-account operator"
+            );
+            Failure::usage(made_by(message, "operator", right))
         })
     }
 }
@@ -297,21 +292,21 @@ fn listening(pod: &Pod) -> Option<(String, u16)> {
 async fn direct(url: &Url) -> Result<(String, Box<dyn Stream>), Failure> {
     let (Some(host), Some(port), "https") = (url.host_str(), url.port_or_known_default(), url.scheme())
     else {
-        return Err(Failure::Usage(format!("--dispatcher {url}: it has to be https://HOST:PORT")));
+        return Err(Failure::usage(format!("--dispatcher {url}: it has to be https://HOST:PORT")));
     };
     let stream =
         timeout(limits::PLUGIN_CONNECT, TcpStream::connect((host.trim_matches(['[', ']']), port))).await;
     let stream = stream.map_err(|_| no_answer())?;
-    let stream = stream.map_err(|error| Failure::Tried(format!("the dispatcher at {url}: {error}")))?;
+    let stream = stream.map_err(|error| Failure::tried(format!("the dispatcher at {url}: {error}")))?;
     Ok((host.trim_matches(['[', ']']).to_owned(), Box::new(stream)))
 }
 
 fn no_answer() -> Failure {
-    Failure::Tried("the dispatcher does not answer".to_owned())
+    Failure::tried("the dispatcher does not answer")
 }
 
 fn not_answered(error: &hyper::Error) -> Failure {
-    Failure::Tried(format!("the dispatcher does not answer: {}", chain(error)))
+    Failure::tried(format!("the dispatcher does not answer: {}", chain(error)))
 }
 
 impl Door {
@@ -348,7 +343,7 @@ impl Door {
         let mut request = request
             .header(header::USER_AGENT, crate::USER_AGENT)
             .body(Full::new(body))
-            .map_err(|error| Failure::Usage(format!("that cannot be sent: {error}")))?;
+            .map_err(|error| Failure::usage(format!("that cannot be sent: {error}")))?;
         request.headers_mut().extend(headers);
         let exchange = async {
             self.sender.ready().await.map_err(|error| not_answered(&error))?;
@@ -356,7 +351,7 @@ impl Door {
             let status = response.status();
             let body = Limited::new(response.into_body(), limits::PLUGIN_ANSWER_BYTES).collect().await;
             let body =
-                body.map_err(|error| Failure::Tried(format!("the dispatcher's answer broke off: {error}")))?;
+                body.map_err(|error| Failure::tried(format!("the dispatcher's answer broke off: {error}")))?;
             Ok((status, body.to_bytes()))
         };
         timeout(limits::PLUGIN_REQUEST, exchange).await.map_err(|_| no_answer())?
@@ -365,16 +360,16 @@ impl Door {
 
 /// What a problem of RFC 9457 says to a person; who lacks a right is told the lines that grant it.
 fn problem(status: StatusCode, problem: &Value) -> Failure {
-    let mut message = problem["detail"].as_str().map_or_else(|| format!("HTTP {status}"), str::to_owned);
+    let detail = problem["detail"].as_str().map_or_else(|| format!("HTTP {status}"), str::to_owned);
+    let mut message = Text::from(format!("the dispatcher says: {detail}"));
     let lines: Vec<_> = problem["grant"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     if !lines.is_empty() {
-        message = format!("{message}; who may grant it types:\n  {}", lines.join("\n  "));
+        message = (message + "; who may grant it types:").above(lines);
     }
-    let message = format!("the dispatcher says: {message}");
     match status.as_u16() {
-        401 | 403 => Failure::Forbidden(message),
-        404 => Failure::NotFound(message),
-        400 | 413 | 414 | 422 | 431 => Failure::Usage(message),
-        _ => Failure::Tried(message),
+        401 | 403 => Failure::forbidden(message),
+        404 => Failure::not_found(message),
+        400 | 413 | 414 | 422 | 431 => Failure::usage(message),
+        _ => Failure::tried(message),
     }
 }

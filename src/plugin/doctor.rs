@@ -23,9 +23,12 @@ use serde_json::json;
 use super::{
     advice::{enables, is_observed, not_connected},
     cluster::Connection,
-    dispatcher::{self, Right, SELECTOR, who_am_i},
+    dispatcher::{self, Right, who_am_i},
     failure::Failure,
-    output::{self, Output, State, bold, count},
+    installation::{Installed, SELECTOR, installed},
+    output::{self, Output, count},
+    paint::{State, Text, bad, bold, good},
+    typed::kubectl,
 };
 use crate::{
     api::v1alpha1::{
@@ -70,9 +73,11 @@ impl Finding {
 /// What could not be seen: a right that is missing is no finding, all else is.
 fn unseen(what: &'static str, failure: &Failure) -> Finding {
     match failure {
-        Failure::Forbidden(message) => finding(what, State::Unknown, format!("you may not look: {message}")),
+        Failure::Forbidden(message) => {
+            finding(what, State::Unknown, format!("you may not look: {}", message.as_str()))
+        }
         Failure::Tried(message) | Failure::NotFound(message) | Failure::Usage(message) => {
-            finding(what, State::Bad, message)
+            finding(what, State::Bad, message.as_str())
         }
         failure => finding(what, State::Bad, format!("{failure:?}")),
     }
@@ -92,29 +97,32 @@ impl Doctor {
             let definition = definition(&connection).await;
             let defined = definition.state != State::Bad;
             findings.push(definition);
-            findings.push(installation(&connection, installed_in).await);
-            findings.push(leader(&connection, installed_in).await);
+            let pods: Api<Pod> = Api::namespaced(connection.client.clone(), installed_in);
+            let pods = installed(&pods, &[]).await;
+            let selector = pods.as_ref().map_or(SELECTOR, |pods| pods.selector);
+            findings.push(installation(&connection, installed_in, pods).await);
+            findings.push(leader(&connection, installed_in, selector).await);
             findings.push(rights(&connection, installed_in).await);
             if defined {
                 findings.extend(webhooks(&connection).await);
             }
-            findings.push(self.reachable(&connection).await);
+            findings.push(self.reachable(&connection, selector).await);
         }
         output.print(&json!({ "namespace": connection.namespace, "findings": findings }), [], || {
-            findings.iter().map(text).collect::<String>() + &summary(&findings)
+            findings.iter().map(text).collect::<Text>() + summary(&findings)
         })?;
         if findings.iter().any(|finding| finding.state == State::Bad) { Err(Failure::No) } else { Ok(()) }
     }
 
     /// Whether the dispatcher answers, and asks who one is.
-    async fn reachable(&self, connection: &Connection) -> Finding {
+    async fn reachable(&self, connection: &Connection, selector: &str) -> Finding {
         const WHAT: &str = "Dispatcher";
         let mut door = match self.dispatcher.reach(connection).await {
             Ok(door) => door,
             Err(failure) => {
                 let installed_in = &self.dispatcher.installed_in;
                 let finding = unseen(WHAT, &failure);
-                let looks = format!("kubectl -n {installed_in} get pods,services -l {SELECTOR}");
+                let looks = kubectl(&["-n", installed_in, "get", "pods,services", "-l", selector]);
                 return if finding.state == State::Bad { finding.fixed_by(looks) } else { finding };
             }
         };
@@ -131,21 +139,23 @@ impl Doctor {
     }
 }
 
-fn text(finding: &Finding) -> String {
+fn text(finding: &Finding) -> Text {
     let Finding { what, state, seen, fix } = finding;
-    let first = format!("{} {what:<14} ", state.mark());
-    let lines = fix.iter().flat_map(|fix| fix.lines()).map(|line| format!("{:17}{}\n", "", bold(line)));
-    output::paragraph(seen, &first, &" ".repeat(17)) + &lines.collect::<String>()
+    let first = state.mark() + format!(" {what:<14} ");
+    let indent = " ".repeat(17);
+    let lines = fix.iter().flat_map(|fix| fix.lines()).map(|line| (Text::from(&indent) + bold(line)).line());
+    output::paragraph(seen, first, &indent) + lines.collect::<Text>()
 }
 
-fn summary(findings: &[Finding]) -> String {
+fn summary(findings: &[Finding]) -> Text {
     let count = |state| findings.iter().filter(|finding| finding.state == state).count();
-    let (bad, warnings) = (count(State::Bad), count(State::Warning));
-    match (bad, warnings) {
-        (0, 0) => format!("\n{}\n", output::good("All is well.")),
-        (0, warnings) => format!("\nNothing is broken; {warnings} to look at.\n"),
-        (bad, _) => format!("\n{}\n", output::bad(&format!("{bad} to be mended."))),
-    }
+    let (broken, warnings) = (count(State::Bad), count(State::Warning));
+    let summary = match (broken, warnings) {
+        (0, 0) => good("All is well."),
+        (0, warnings) => format!("Nothing is broken; {warnings} to look at.").into(),
+        (broken, _) => bad(format!("{broken} to be mended.")),
+    };
+    Text::default().line() + summary.line()
 }
 
 async fn api_server(connection: &Connection) -> Finding {
@@ -212,7 +222,7 @@ async fn definition(connection: &Connection) -> Finding {
             });
             if !established {
                 finding(WHAT, State::Bad, format!("{name} is there and not established"))
-                    .fixed_by(format!("kubectl describe crd {name}"))
+                    .fixed_by(kubectl(&["describe", "crd", name]))
             } else if schema(&there) == schema(&custom_resource_definition()) {
                 finding(WHAT, State::Good, format!("{name}, v1alpha1, as in this plugin"))
             } else {
@@ -249,11 +259,14 @@ async fn definition(connection: &Connection) -> Finding {
     }
 }
 
-async fn installation(connection: &Connection, installed_in: &str) -> Finding {
+async fn installation(
+    connection: &Connection,
+    installed_in: &str,
+    pods: kube::Result<Installed<Pod>>,
+) -> Finding {
     const WHAT: &str = "Installation";
-    let pods: Api<Pod> = Api::namespaced(connection.client.clone(), installed_in);
-    let found = match pods.list(&ListParams::default().labels(SELECTOR)).await {
-        Ok(found) => found.items,
+    let found = match pods {
+        Ok(pods) => pods.objects,
         Err(error) => return unseen(WHAT, &error.into()),
     };
     if found.is_empty() {
@@ -271,8 +284,13 @@ async fn installation(connection: &Connection, installed_in: &str) -> Finding {
         let phase = pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();
         if phase != "Running" || !waiting.is_empty() {
             let seen = format!("Pod {name} is {phase}; not ready: {}", waiting.join(", "));
-            return finding(WHAT, State::Bad, seen)
-                .fixed_by(format!("kubectl -n {installed_in} describe pod {name}"));
+            return finding(WHAT, State::Bad, seen).fixed_by(kubectl(&[
+                "-n",
+                installed_in,
+                "describe",
+                "pod",
+                &name,
+            ]));
         }
     }
     finding(WHAT, State::Good, format!("{} in namespace {installed_in} runs", found[0].name_any()))
@@ -280,37 +298,36 @@ async fn installation(connection: &Connection, installed_in: &str) -> Finding {
 
 /// Why there is no Pod: it has none, it is somewhere else, or nowhere.
 async fn absent(connection: &Connection, installed_in: &str) -> Finding {
-    let ours = ListParams::default().labels(SELECTOR);
     let bad = |seen: String| finding("Installation", State::Bad, seen);
     let sets: Api<StatefulSet> = Api::namespaced(connection.client.clone(), installed_in);
-    if let Some(set) = sets.list(&ours).await.ok().and_then(|sets| sets.items.into_iter().next()) {
+    if let Some(set) = installed(&sets, &[]).await.ok().and_then(|sets| sets.objects.into_iter().next()) {
         let name = set.name_any();
         let seen = format!("StatefulSet {name} in namespace {installed_in} has no Pod");
         return bad(seen).fixed_by(if set.spec.replicas == Some(0) {
-            format!("kubectl -n {installed_in} scale statefulset {name} --replicas 1")
+            kubectl(&["-n", installed_in, "scale", "statefulset", &name, "--replicas", "1"])
         } else {
-            format!("kubectl -n {installed_in} describe statefulset {name}")
+            kubectl(&["-n", installed_in, "describe", "statefulset", &name])
         });
     }
     let pods: Api<Pod> = Api::all(connection.client.clone());
-    let elsewhere = pods.list(&ours).await.ok().and_then(|pods| pods.items.first()?.namespace());
+    let elsewhere = installed(&pods, &[]).await.ok().and_then(|pods| pods.objects.first()?.namespace());
     let seen = format!("no Pod of Postrider in namespace {installed_in}");
     match elsewhere {
         Some(elsewhere) => bad(format!("{seen}; there is one in {elsewhere}"))
-            .fixed_by(connection.command(&format!("doctor --installed-in {elsewhere}"))),
+            .fixed_by(connection.command(&["doctor", "--installed-in", &elsewhere])),
         None => bad(seen).fixed_by(INSTALL),
     }
 }
 
 /// Whether a controller works.
-async fn leader(connection: &Connection, installed_in: &str) -> Finding {
+async fn leader(connection: &Connection, installed_in: &str, selector: &str) -> Finding {
     const WHAT: &str = "Controller";
     let leases: Api<Lease> = Api::namespaced(connection.client.clone(), installed_in);
     let lease = match leases.get_opt(LEASE).await {
         Ok(lease) => lease,
         Err(error) => return unseen(WHAT, &error.into()),
     };
-    let logs = format!("kubectl -n {installed_in} logs -l {SELECTOR} -c controller --tail 20");
+    let logs = kubectl(&["-n", installed_in, "logs", "-l", selector, "-c", "controller", "--tail", "20"]);
     let spec = lease.and_then(|lease| lease.spec);
     let Some(spec) =
         spec.filter(|spec| spec.holder_identity.as_ref().is_some_and(|holder| !holder.is_empty()))
@@ -400,19 +417,19 @@ async fn rights(connection: &Connection, installed_in: &str) -> Finding {
         Some(account) => ["--serviceaccount", account],
         None => ["--user", &user],
     };
-    let line = |namespace: &str, words: &str, more: &[&str]| {
-        let words = ["kubectl", "-n", namespace, "create"].into_iter().chain(words.split(' '));
-        shlex::try_join(words.chain(more.iter().copied())).unwrap_or_default()
+    let binding = |namespace: &str, name: &str, role: [&str; 2]| {
+        kubectl(&[&["-n", namespace, "create", "rolebinding", name][..], &role, &subject].concat())
     };
     let mut fix = Vec::new();
     if here {
-        fix.push(line(namespace, "rolebinding postrider-operator --clusterrole edit", &subject));
+        fix.push(binding(namespace, "postrider-operator", ["--clusterrole", "edit"]));
     }
     if there {
-        let role = "role postrider-forward --verb get,create --resource pods/portforward";
-        fix.push(line(installed_in, role, &[]));
-        fix.push(line(installed_in, "rolebinding postrider-forward --role postrider-forward", &subject));
-        fix.push(line(installed_in, "rolebinding postrider-operator --clusterrole view", &subject));
+        let role = ["--verb", "get,create", "--resource", "pods/portforward"];
+        let name = "postrider-forward";
+        fix.push(kubectl(&[&["-n", installed_in, "create", "role", name][..], &role].concat()));
+        fix.push(binding(installed_in, name, ["--role", name]));
+        fix.push(binding(installed_in, "postrider-operator", ["--clusterrole", "view"]));
     }
     let fix = fix.join("\n");
     finding(WHAT, State::Warning, format!("you may not: {}", missing.join("; "))).fixed_by(fix)
@@ -468,11 +485,13 @@ fn seen(connection: &Connection, all: &[OutboundWebhook]) -> Finding {
     if unseen.is_empty() {
         return finding(WHAT, State::Good, format!("{}, as written now", count(all.len() as u64, "webhook")));
     }
-    let seen = format!("no controller has looked at {} as they are now", unseen.join(", "));
-    let namespace = &connection.namespace;
-    finding(WHAT, State::Bad, seen).fixed_by(format!(
-        "does a controller run, and does it serve {namespace}?\nkubectl get leases -A --field-selector metadata.name={LEASE}"
-    ))
+    let seen = format!(
+        "no controller has looked at {} as they are now: does one run, and does it serve {}?",
+        unseen.join(", "),
+        connection.namespace
+    );
+    let lease = format!("metadata.name={LEASE}");
+    finding(WHAT, State::Bad, seen).fixed_by(kubectl(&["get", "leases", "-A", "--field-selector", &lease]))
 }
 
 fn ready(connection: &Connection, all: &[OutboundWebhook]) -> Finding {
@@ -491,7 +510,7 @@ fn ready(connection: &Connection, all: &[OutboundWebhook]) -> Finding {
     let state = if deliberate { State::Warning } else { State::Bad };
     let names: Vec<_> = not_ready.iter().map(|(name, reason)| format!("{name} ({reason})")).collect();
     finding(WHAT, state, format!("nothing is sent for {}", names.join(", ")))
-        .fixed_by(connection.command(&format!("status {first}")))
+        .fixed_by(connection.command(&["status", first]))
 }
 
 /// Those that may send, and get nothing through.
@@ -509,7 +528,7 @@ fn connections(connection: &Connection, all: &[OutboundWebhook]) -> Finding {
     };
     let names: Vec<_> = failing.iter().map(|(name, reason)| format!("{name} ({reason})")).collect();
     finding(WHAT, State::Bad, format!("nothing gets through for {}", names.join(", ")))
-        .fixed_by(connection.command(&format!("status {first}")))
+        .fixed_by(connection.command(&["status", first]))
 }
 
 fn certificates(connection: &Connection, all: &[OutboundWebhook]) -> Finding {
@@ -527,5 +546,5 @@ fn certificates(connection: &Connection, all: &[OutboundWebhook]) -> Finding {
         State::Warning,
         format!("expires soon, and nothing waits to replace it: {}", names.join(", ")),
     )
-    .fixed_by(connection.command(&format!("status {first}")))
+    .fixed_by(connection.command(&["status", first]))
 }

@@ -4,7 +4,10 @@ use std::process::ExitCode;
 
 use kube::config::{InferConfigError, KubeconfigError};
 
-use super::output::{bearable, failure};
+use super::{
+    output::tell,
+    paint::{Text, failure},
+};
 pub(super) use crate::causes::chain;
 use crate::inspect;
 
@@ -16,20 +19,44 @@ pub(super) enum Failure {
     /// A person has to go on, and has been told how.
     Waits,
     /// It cannot be asked for like this.
-    Usage(String),
+    Usage(Text),
     /// It could not be tried.
-    Tried(String),
+    Tried(Text),
     /// There is no such object.
-    NotFound(String),
+    NotFound(Text),
     /// The person may not do that.
-    Forbidden(String),
+    Forbidden(Text),
     /// It is not over yet, and goes on without us.
-    Unfinished(String),
+    Unfinished(Text),
     /// By the person; what goes on without us.
-    Interrupted(String),
+    Interrupted(Text),
 }
 
 impl Failure {
+    pub(super) fn usage(message: impl Into<Text>) -> Self {
+        Self::Usage(message.into())
+    }
+
+    pub(super) fn tried(message: impl Into<Text>) -> Self {
+        Self::Tried(message.into())
+    }
+
+    pub(super) fn not_found(message: impl Into<Text>) -> Self {
+        Self::NotFound(message.into())
+    }
+
+    pub(super) fn forbidden(message: impl Into<Text>) -> Self {
+        Self::Forbidden(message.into())
+    }
+
+    pub(super) fn unfinished(message: impl Into<Text>) -> Self {
+        Self::Unfinished(message.into())
+    }
+
+    pub(super) fn interrupted(message: impl Into<Text>) -> Self {
+        Self::Interrupted(message.into())
+    }
+
     /// Prints what there is to say, and returns the exit status.
     pub(super) fn tell(self) -> ExitCode {
         let (status, message) = match self {
@@ -42,7 +69,7 @@ impl Failure {
             Self::Unfinished(message) => (6, message),
             Self::Interrupted(message) => (130, message),
         };
-        anstream::eprintln!("{}", bearable(&failure(&message)));
+        tell(&failure(message));
         ExitCode::from(status)
     }
 }
@@ -51,31 +78,31 @@ impl From<kube::Error> for Failure {
     fn from(error: kube::Error) -> Self {
         match error {
             kube::Error::Api(status) => match status.code {
-                401 => Self::Forbidden(format!("the API server does not know you: {}", status.message)),
-                403 => Self::Forbidden(status.message.clone()),
-                404 => Self::NotFound(status.message.clone()),
-                409 => Self::Tried(format!("somebody else changed it at this moment: {}", status.message)),
-                _ => Self::Tried(format!("the API server says: {}", status.message)),
+                401 => Self::forbidden(format!("the API server does not know you: {}", status.message)),
+                403 => Self::forbidden(&status.message),
+                404 => Self::not_found(&status.message),
+                409 => Self::tried(format!("somebody else changed it at this moment: {}", status.message)),
+                _ => Self::tried(format!("the API server says: {}", status.message)),
             },
-            error => Self::Tried(format!("the API server cannot be asked: {}", chain(&error))),
+            error => Self::tried(format!("the API server cannot be asked: {}", chain(&error))),
         }
     }
 }
 
 impl From<KubeconfigError> for Failure {
     fn from(error: KubeconfigError) -> Self {
-        Self::Tried(format!("the kubeconfig cannot be used: {}", chain(&error)))
+        Self::tried(format!("the kubeconfig cannot be used: {}", chain(&error)))
     }
 }
 
 impl From<InferConfigError> for Failure {
     fn from(error: InferConfigError) -> Self {
-        Self::Tried(format!("no Kubernetes cluster: {}; set KUBECONFIG", chain(&error)))
+        Self::tried(format!("no Kubernetes cluster: {}; set KUBECONFIG", chain(&error)))
     }
 }
 
 impl From<inspect::Problem> for Failure {
     fn from(problem: inspect::Problem) -> Self {
-        Self::Tried(problem.to_string())
+        Self::tried(problem.to_string())
     }
 }

@@ -28,13 +28,13 @@ pub(super) async fn follow<T>(
                         return Ok(found);
                     }
                 }
-                Some(Ok(None)) => return Err(Failure::NotFound(format!("outboundwebhook {name:?} is gone"))),
+                Some(Ok(None)) => return Err(Failure::not_found(format!("outboundwebhook {name:?} is gone"))),
                 Some(Err(error)) => refused(&error)?,
-                None => return Err(Failure::Tried("the watch ended".to_owned())),
+                None => return Err(Failure::tried("the watch ended".to_owned())),
             },
             _ = ticks.tick() => progress.tick(),
             () = sleep_until(deadline) => {
-                return Err(Failure::Unfinished(format!("not over after {timeout:?}; it goes on without you")));
+                return Err(Failure::unfinished(format!("not over after {timeout:?}; it goes on without you")));
             }
         }
     }

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use super::{
     cluster::Connection,
     failure::Failure,
-    output::{self, Cell, Output, State, cell, cell_in, days_left, table, urgency},
+    output::{self, Cell, Output, cell, cell_in, days_left, table, urgency},
+    paint::{State, Text},
 };
 use crate::{
     api::v1alpha1::{CertificateStatus, ConditionType, OutboundWebhook},
@@ -46,11 +47,11 @@ impl List {
         if self.exit_code && !webhooks.is_empty() { Err(Failure::No) } else { Ok(()) }
     }
 
-    fn text(&self, webhooks: &[OutboundWebhook], output: Output, now: Timestamp) -> String {
+    fn text(&self, webhooks: &[OutboundWebhook], output: Output, now: Timestamp) -> Text {
         if webhooks.is_empty() {
             let place = if self.all_namespaces { "anywhere" } else { "in this namespace" };
             let which = self.expiring_within.map_or("", |_| " whose certificate expires within that time");
-            return format!("No webhook {place}{which}.\n");
+            return Text::from(format!("No webhook {place}{which}.")).line();
         }
         let mut head = vec!["NAMESPACE", "NAME", "REASON", "VALID TILL", "EXPIRES", "IDENTIFIER"];
         if output.is_wide() {

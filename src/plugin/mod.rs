@@ -3,7 +3,7 @@
 //! It acts with the person's own kubeconfig and rights, through the resource: it asks, and the controller does. What
 //! it says of a webhook is what stands in the status, and of a keystore what the controller would say. A command is a
 //! file; [`cluster`] is how it reaches the API server, [`dispatcher`] how it reaches the queue, [`failure`] how it
-//! ends, [`output`] how it looks.
+//! ends, [`output`] how it looks, [`paint`] what of it reaches a terminal.
 
 mod advice;
 mod certificate;
@@ -14,8 +14,10 @@ mod dispatcher;
 mod doctor;
 mod failure;
 mod follow;
+mod installation;
 mod list;
 mod output;
+mod paint;
 mod pending;
 mod promote;
 mod reference;
@@ -24,6 +26,7 @@ mod send;
 mod status;
 mod suspend;
 mod test;
+mod typed;
 mod validate;
 
 use std::process::ExitCode;
@@ -33,6 +36,7 @@ use clap::{Args, Parser, Subcommand};
 use cluster::Cluster;
 use failure::Failure;
 use output::{Format, Output};
+use paint::Text;
 
 /// Webhooks over mutual TLS, from the command line
 ///
@@ -106,7 +110,7 @@ pub fn run(plugin: &Plugin) -> ExitCode {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return Failure::Tried(error.to_string()).tell(),
+        Err(error) => return Failure::tried(error.to_string()).tell(),
     };
     let result = runtime.block_on(Box::pin(plugin.run()));
     // A thread that hangs in a system call keeps nobody waiting.
@@ -137,7 +141,7 @@ impl Plugin {
             Command::Doctor(doctor) => doctor.run(connect, output).await,
             Command::Completion(completion) => completion.run(),
             Command::Complete(complete) => complete.run().await,
-            Command::Reference => output::write(&reference::reference()),
+            Command::Reference => output::write(&Text::lines(&reference::reference())),
         }
     }
 }

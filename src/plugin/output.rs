@@ -9,20 +9,24 @@ use std::{
     time::Duration,
 };
 
-use anstyle::{AnsiColor, Style};
 use clap::ValueEnum;
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+use serde_json::Value;
+use serde_saphyr::DoubleQuoted;
 use textwrap::Options;
 use unicode_width::UnicodeWidthStr as _;
 
-use super::failure::Failure;
+use super::{
+    failure::Failure,
+    paint::{State, Text, dim},
+};
 use crate::{
     api::v1alpha1::CertificateStatus,
     clock::{away, rough},
     ingest::access::{GROUP, RESOURCE},
-    keystore::is_turning,
     limits,
+    text::{self, is_seen},
 };
 
 /// How to print.
@@ -66,61 +70,73 @@ impl Output {
         self,
         value: &impl Serialize,
         names: impl IntoIterator<Item = &'a str>,
-        text: impl FnOnce() -> String,
+        text: impl FnOnce() -> Text,
     ) -> Result<(), Failure> {
         let unwritable =
-            |error: &dyn std::fmt::Display| Failure::Tried(format!("cannot be written: {error}"));
-        let text = match self.format {
-            Some(Format::Json) => {
-                serde_json::to_string_pretty(value).map_err(|error| unwritable(&error))? + "\n"
-            }
-            Some(Format::Yaml) => serde_saphyr::to_string(value).map_err(|error| unwritable(&error))?,
+            |error: &dyn std::fmt::Display| Failure::tried(format!("cannot be written: {error}"));
+        match self.format {
+            Some(Format::Json) => put(&json(value).map_err(|error| unwritable(&error))?),
+            Some(Format::Yaml) => put(&yaml(value).map_err(|error| unwritable(&error))?),
             Some(Format::Name) => {
-                let lines = names.into_iter().map(|name| format!("{}.{GROUP}/{name}\n", singular()));
-                lines.collect()
+                let line = |name| Text::from(format!("{}.{GROUP}/{name}", singular())).line();
+                write(&names.into_iter().map(line).collect())
             }
-            None | Some(Format::Wide) => text(),
-        };
-        // In a document all of it stands as it is.
-        if matches!(self.format, Some(Format::Json | Format::Yaml)) { put(&text) } else { write(&text) }
-    }
-}
-
-/// Writes words to standard output.
-pub(super) fn write(text: &str) -> Result<(), Failure> {
-    put(&bearable(text))
-}
-
-/// A text as a terminal can bear it: lines, tabs and colours pass, and no other control character that somebody else chose,
-/// nor one that turns round the text after it.
-pub(super) fn bearable(text: &str) -> String {
-    let is_borne = |char: char| matches!(char, '\n' | '\t') || !(char.is_control() || is_turning(char));
-    let mut bearable = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(char) = rest.chars().next() {
-        let colour = colour(rest);
-        if colour.is_empty() {
-            bearable.push(if is_borne(char) { char } else { char::REPLACEMENT_CHARACTER });
-        } else {
-            bearable.push_str(colour);
+            None | Some(Format::Wide) => write(&text()),
         }
-        rest = &rest[colour.len().max(char.len_utf8())..];
     }
-    bearable
 }
 
-/// The sequence that sets a colour (ECMA-48, SGR) with which a text begins, or nothing.
-fn colour(text: &str) -> &str {
-    let Some(sequence) = text.strip_prefix("\x1b[") else { return "" };
-    let end = sequence.find(|char: char| !(char.is_ascii_digit() || char == ';')).unwrap_or(sequence.len());
-    if sequence[end..].starts_with('m') { &text[..end + 3] } else { "" }
+fn json(value: &impl Serialize) -> serde_json::Result<String> {
+    Ok(text::json(&(serde_json::to_string_pretty(value)? + "\n")))
 }
 
-/// Writes to standard output. Whoever reads no further, such as `head`, has what they wanted.
+/// What is not seen is escaped here as well, which YAML knows in double quotes alone: the name of a field, which
+/// has none, is another with it.
+fn yaml(value: &impl Serialize) -> Result<String, Box<dyn std::error::Error>> {
+    let mut shown = String::new();
+    for char in serde_saphyr::to_string(&Quoted(&serde_json::to_value(value)?))?.chars() {
+        if char == '\n' || is_seen(char) {
+            shown.push(char);
+        } else {
+            let _ = write!(shown, "\\U{:08X}", u32::from(char));
+        }
+    }
+    Ok(shown)
+}
+
+/// A value whose strings are in double quotes where they hold what is not seen, but for lines.
+struct Quoted<'a>(&'a Value);
+
+impl Serialize for Quoted<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Value::String(text) if !text.chars().all(|char| char == '\n' || is_seen(char)) => {
+                DoubleQuoted(text).serialize(serializer)
+            }
+            Value::Array(values) => serializer.collect_seq(values.iter().map(Quoted)),
+            Value::Object(fields) => {
+                serializer.collect_map(fields.iter().map(|(name, value)| (name, Quoted(value))))
+            }
+            value => value.serialize(serializer),
+        }
+    }
+}
+
+/// Writes to standard output.
+pub(super) fn write(text: &Text) -> Result<(), Failure> {
+    put(text.as_str())
+}
+
+/// Writes a line to standard error.
+pub(super) fn tell(text: &Text) {
+    anstream::eprintln!("{}", text.as_str());
+}
+
+/// Whoever reads no further, such as `head`, has what they wanted.
 fn put(text: &str) -> Result<(), Failure> {
     match io::Write::write_all(&mut anstream::stdout(), text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::Tried(format!("cannot write: {error}")))
+            Err(Failure::tried(format!("cannot write: {error}")))
         }
         _ => Ok(()),
     }
@@ -128,79 +144,6 @@ fn put(text: &str) -> Result<(), Failure> {
 
 fn singular() -> &'static str {
     RESOURCE.strip_suffix('s').unwrap_or(RESOURCE)
-}
-
-// --- Colours and marks ---
-
-fn styled(text: &str, style: Style) -> String {
-    format!("{style}{text}{style:#}")
-}
-
-fn coloured(text: &str, colour: AnsiColor) -> String {
-    styled(text, Style::new().fg_color(Some(colour.into())))
-}
-
-pub(super) fn good(text: &str) -> String {
-    coloured(text, AnsiColor::Green)
-}
-
-pub(super) fn warning(text: &str) -> String {
-    coloured(text, AnsiColor::Yellow)
-}
-
-pub(super) fn bad(text: &str) -> String {
-    coloured(text, AnsiColor::Red)
-}
-
-pub(super) fn bold(text: &str) -> String {
-    styled(text, Style::new().bold())
-}
-
-pub(super) fn dim(text: &str) -> String {
-    styled(text, Style::new().dimmed())
-}
-
-/// The message of a failure.
-pub(super) fn failure(message: &str) -> String {
-    format!("{} {message}", bad("error:"))
-}
-
-/// How something is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) enum State {
-    /// As it should be.
-    Good,
-    /// It is not known, or was not tried.
-    Unknown,
-    /// It deserves a look.
-    Warning,
-    /// It has to be mended.
-    Bad,
-}
-
-impl State {
-    pub(super) fn of(good: bool) -> Self {
-        if good { Self::Good } else { Self::Bad }
-    }
-
-    pub(super) fn mark(self) -> String {
-        match self {
-            Self::Good => good("✓"),
-            Self::Unknown => dim("–"),
-            Self::Warning => warning("!"),
-            Self::Bad => bad("✗"),
-        }
-    }
-
-    pub(super) fn paint(self, text: &str) -> String {
-        match self {
-            Self::Good => good(text),
-            Self::Unknown => text.to_owned(),
-            Self::Warning => warning(text),
-            Self::Bad => bad(text),
-        }
-    }
 }
 
 // --- Layout ---
@@ -227,21 +170,26 @@ fn cut(text: &str, width: usize) -> String {
 }
 
 /// A label and what is to be said of it, over as many lines as it takes.
-pub(super) fn field(label: &str, text: &str) -> String {
+pub(super) fn field(label: &str, text: impl Into<Text>) -> Text {
     const LABEL: usize = 12;
-    let first = format!("  {label:<LABEL$}");
-    let next = " ".repeat(2 + LABEL);
-    paragraph(text, &first, &next)
+    let label = text::line(label);
+    paragraph(text, format!("  {label:<LABEL$}"), &" ".repeat(2 + LABEL))
+}
+
+/// Text behind the mark of how it is.
+pub(super) fn marked(state: State, text: impl Into<Text>) -> Text {
+    paragraph(text, state.mark() + " ", "  ")
 }
 
 /// Text that is broken between words; commands of more than a line stay whole, to be copied.
-pub(super) fn paragraph(text: &str, first: &str, next: &str) -> String {
+pub(super) fn paragraph(text: impl Into<Text>, first: impl Into<Text>, next: &str) -> Text {
+    let first = first.into();
     let options = Options::new(columns())
-        .initial_indent(first)
+        .initial_indent(first.as_str())
         .subsequent_indent(next)
         .break_words(false)
         .word_splitter(textwrap::WordSplitter::NoHyphenation);
-    textwrap::fill(text, options) + "\n"
+    text.into().map(|text| textwrap::fill(text, options) + "\n")
 }
 
 /// A cell of a table.
@@ -250,16 +198,16 @@ pub(super) struct Cell {
     state: State,
 }
 
-pub(super) fn cell(text: impl Into<String>) -> Cell {
-    Cell { text: text.into(), state: State::Unknown }
+pub(super) fn cell(text: impl AsRef<str>) -> Cell {
+    cell_in(State::Unknown, text)
 }
 
-pub(super) fn cell_in(state: State, text: impl Into<String>) -> Cell {
-    Cell { text: text.into(), state }
+pub(super) fn cell_in(state: State, text: impl AsRef<str>) -> Cell {
+    Cell { text: text::line(text.as_ref()), state }
 }
 
 /// Columns under a head, as kubectl has them. Where a terminal is too narrow, the column `cut_at` is cut, if one is.
-pub(super) fn table(head: &[&str], cut_at: Option<usize>, rows: &[Vec<Cell>]) -> String {
+pub(super) fn table(head: &[&str], cut_at: Option<usize>, rows: &[Vec<Cell>]) -> Text {
     const GAP: usize = 3;
     let of_column = |column: usize| rows.iter().filter_map(move |row| row.get(column));
     let mut widths: Vec<_> = head
@@ -275,15 +223,15 @@ pub(super) fn table(head: &[&str], cut_at: Option<usize>, rows: &[Vec<Cell>]) ->
             *width = width.saturating_sub(over).max(head.width());
         }
     }
-    let mut text = String::new();
+    let mut text = Text::default();
     let mut line = |cells: Vec<(String, State)>| {
         let last = cells.len() - 1;
         for (column, (cell, state)) in cells.into_iter().enumerate() {
             let cell = cut(&cell, widths[column]);
             let pad = if column == last { 0 } else { widths[column] - cell.width() + GAP };
-            let _ = write!(text, "{}{:pad$}", state.paint(&cell), "");
+            text += state.paint(&cell) + " ".repeat(pad);
         }
-        text.push('\n');
+        text = std::mem::take(&mut text).line();
     };
     line(head.iter().map(|head| ((*head).to_owned(), State::Unknown)).collect());
     for row in rows {
@@ -323,13 +271,13 @@ pub(super) fn urgency(certificate: &CertificateStatus, now: Timestamp) -> State 
 }
 
 /// What is left of a certificate's life, as a bar.
-pub(super) fn bar(certificate: &CertificateStatus, now: Timestamp) -> String {
+pub(super) fn bar(certificate: &CertificateStatus, now: Timestamp) -> Text {
     const WIDTH: i64 = 20;
     let (from, till) = (certificate.valid_from.0.as_second(), certificate.valid_till.0.as_second());
     let (life, left) = ((till - from).max(1), (till - now.as_second()).clamp(0, (till - from).max(1)));
     let full = usize::try_from((left * WIDTH + life - 1) / life).unwrap_or_default();
     let empty = usize::try_from(WIDTH).unwrap_or_default() - full;
-    format!("{}{}", urgency(certificate, now).paint(&"█".repeat(full)), dim(&"░".repeat(empty)))
+    urgency(certificate, now).paint("█".repeat(full)) + dim("░".repeat(empty))
 }
 
 // --- What is told on the way ---
@@ -348,9 +296,9 @@ impl Progress {
     }
 
     /// Something has happened.
-    pub(super) fn say(&mut self, state: State, text: &str) {
+    pub(super) fn say(&mut self, state: State, text: impl Into<Text>) {
         self.clear();
-        anstream::eprint!("{}", bearable(&paragraph(text, &format!("{} ", state.mark()), "  ")));
+        anstream::eprint!("{}", marked(state, text).as_str());
         self.draw();
     }
 
@@ -361,7 +309,7 @@ impl Progress {
         }
         self.clear();
         if !self.terminal {
-            anstream::eprintln!("  waits for {what}");
+            tell(&Text::from(format!("  waits for {what}")));
         }
         self.waiting = Some(what.to_owned());
         self.since = std::time::Instant::now();
@@ -377,7 +325,7 @@ impl Progress {
         if let Some(waiting) = self.waiting.as_ref().filter(|_| self.terminal) {
             let since = SignedDuration::try_from(self.since.elapsed()).unwrap_or_default();
             let line = cut(&format!("  waits for {waiting} ({})", rough(since)), columns() - 1);
-            anstream::eprint!("\r\x1b[2K{}", dim(&line));
+            anstream::eprint!("\r\x1b[2K{}", dim(line).as_str());
         }
     }
 
@@ -408,6 +356,8 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugin::paint::failure;
+    use crate::text::tests::HOSTILE;
 
     #[test]
     fn durations_of_people_are_read() {
@@ -420,12 +370,32 @@ mod tests {
     }
 
     #[test]
-    fn a_text_of_others_is_only_seen() {
-        let hostile = "a\x1b]0;owned\x07\x1b[2J\u{9b}2J\u{7f}\r\u{202e}b";
-        assert_eq!(bearable(hostile), "a�]0;owned��[2J�2J���b");
-        let ours = [good("a"), bad("b"), bold("c"), State::Bad.mark()].join("\n\t");
-        assert_eq!(bearable(&ours), ours);
-        assert_eq!(bearable("\x1b[1;31"), "�[1;31");
+    fn no_way_in_lets_a_text_of_others_do_more_than_be_seen() {
+        let seen = |text: Text| {
+            let text = text.as_str();
+            let unpainted = anstream::adapter::strip_str(text).to_string();
+            assert!(unpainted.chars().all(|char| char == '\n' || is_seen(char)), "{text:?}");
+            assert!(!text.contains("\x1b[32m"), "{text:?}");
+            // Where a line is broken it goes on under its begin.
+            unpainted.lines().filter(|line| !line.starts_with("  ")).count()
+        };
+        assert_eq!(seen(field(HOSTILE, HOSTILE)), 0);
+        assert_eq!(seen(marked(State::Bad, HOSTILE)), 1);
+        assert_eq!(seen(paragraph(HOSTILE, HOSTILE, "  ")), 1);
+        assert_eq!(seen(table(&["A", "B"], None, &[vec![cell(HOSTILE), cell_in(State::Bad, HOSTILE)]])), 2);
+        assert_eq!(seen(failure(HOSTILE)), 1);
+    }
+
+    #[test]
+    fn a_document_hides_nothing_and_says_the_same() {
+        let value = serde_json::json!({ "message": HOSTILE, "lines": "a\nb", "all": [{ "name": HOSTILE }] });
+        for document in [json(&value).unwrap(), yaml(&value).unwrap()] {
+            assert!(document.chars().all(|char| char == '\n' || is_seen(char)), "{document}");
+            assert!(!document.contains("\n✓"), "{document}");
+            assert_eq!(serde_saphyr::from_str::<Value>(&document).unwrap(), value, "{document}");
+        }
+        let name = serde_json::json!({ "a\u{200b}": 1 });
+        assert_eq!(yaml(&name).unwrap(), "a\\U0000200B: 1\n");
     }
 
     #[test]
@@ -455,6 +425,7 @@ mod tests {
         };
         let bar = |second| {
             let bar = bar(&certificate, Timestamp::from_second(second).unwrap());
+            let bar = bar.as_str();
             (bar.matches('█').count(), bar.matches('░').count())
         };
         assert_eq!(

@@ -8,7 +8,8 @@ use serde_json::json;
 use super::{
     cluster::Connection,
     failure::Failure,
-    output::{Cell, Output, State, ago, cell, cell_in, table},
+    output::{Cell, Output, ago, cell, cell_in, table},
+    paint::State,
 };
 use crate::api::v1alpha1::{ConditionType, DeliveryStatus, OutboundWebhook};
 

@@ -10,7 +10,8 @@ use super::{
     cluster::Connection,
     failure::Failure,
     follow::follow,
-    output::{self, Output, Progress, State},
+    output::{self, Output, Progress, marked},
+    paint::State,
 };
 use crate::api::v1alpha1::{
     CertificateStatus, ConditionType, MutualTlsStatus, OutboundWebhook, PROMOTE_ANNOTATION, Reason,
@@ -43,7 +44,7 @@ impl Promote {
         output.print(&json!({ "active": certificate }), [self.name.as_str()], || {
             let certificate = certificate.as_ref().map(in_short).unwrap_or_default();
             let what = if promoted { "is in use already" } else { "is in use now" };
-            output::paragraph(&format!("{certificate} {what}"), &format!("{} ", State::Good.mark()), "  ")
+            marked(State::Good, format!("{certificate} {what}"))
         })
     }
 
@@ -53,10 +54,10 @@ impl Promote {
         let new = mtls(webhook).and_then(|mtls| mtls.new.as_ref());
         let (Some(said), Some(new)) = (said, new) else {
             let words = format!("{} has no New certificate", webhook.name_any());
-            return Err(Failure::NotFound(said.map_or(words, |said| said.message.clone())));
+            return Err(Failure::not_found(said.map_or(words, |said| said.message.clone())));
         };
         if said.status != "True" {
-            return Err(Failure::Tried(format!("the New cannot be used: {}: {}", said.reason, said.message)));
+            return Err(Failure::tried(format!("the New cannot be used: {}: {}", said.reason, said.message)));
         }
         let test = webhook.status.as_ref().and_then(|status| status.test.as_ref()?.new.as_ref());
         let passed = test.is_some_and(|test| {
@@ -64,7 +65,7 @@ impl Promote {
         });
         if !passed && !self.untested {
             let message = format!("{}; --untested promotes it all the same", said.message);
-            return Err(Failure::Tried(message));
+            return Err(Failure::tried(message));
         }
         Ok(new)
     }

@@ -19,9 +19,11 @@ use super::{
     cluster::{Connection, FIELD_MANAGER},
     failure::Failure,
     follow::follow,
-    output::{self, Output, Progress, State, bold},
+    output::{self, Output, Progress, marked, paragraph, tell},
+    paint::{State, Text, bold, failure},
     promote::{active, in_short, mtls, promote},
     test,
+    typed::kubectl,
 };
 use crate::{
     api::v1alpha1::{
@@ -76,7 +78,7 @@ enum Seen {
     WaitsForPromotion(CertificateStatus),
     /// It will not go on without a person.
     Stuck {
-        why: String,
+        why: Text,
         /// The receiver refuses the certificate.
         refused: bool,
     },
@@ -100,7 +102,7 @@ impl Rotate {
         };
         let result = load(&request);
         let Ok(loaded) = &result else {
-            output.print(&inspect::json(&result), [], || inspect::text(&result, &request))?;
+            output.print(&inspect::json(&result), [], || Text::lines(&inspect::text(&result, &request)))?;
             return Err(Failure::No);
         };
         let connection = connect().await?;
@@ -114,8 +116,8 @@ impl Rotate {
         tokio::select! {
             result = step.run(output) => result,
             interrupted = tokio::signal::ctrl_c() => match interrupted {
-                Ok(()) => Err(Failure::Interrupted(step.left_behind())),
-                Err(error) => Err(Failure::Tried(format!("signals cannot be heard: {error}"))),
+                Ok(()) => Err(Failure::interrupted(step.left_behind())),
+                Err(error) => Err(Failure::tried(format!("signals cannot be heard: {error}"))),
             },
         }
     }
@@ -149,14 +151,13 @@ impl Step<'_> {
         match seen {
             Seen::InUse(now) => self.finish(output, before.as_ref(), Some(&now)),
             Seen::WaitsForPromotion(_) => {
-                let promote = self.connection.command(&format!("promote {name}"));
-                let told = format!("{} it has passed its test, and waits for you:", State::Good.mark());
-                anstream::eprintln!("{told}\n  {}", bold(&promote));
+                let promote = self.connection.command(&["promote", name]);
+                let told = State::Good.mark() + " it has passed its test, and waits for you:";
+                tell(&told.above([bold(promote)]));
                 Err(Failure::Waits)
             }
             Seen::Stuck { why, refused } => {
-                anstream::eprintln!("{}", output::failure(&why));
-                anstream::eprint!("{}", self.advice(refused));
+                tell(&(failure(why).line() + self.advice(refused)));
                 Err(Failure::No)
             }
         }
@@ -184,7 +185,7 @@ impl Step<'_> {
             let before = active(&webhook).cloned();
             if self.is_named(&webhook) {
                 self.done.set(Done::Named);
-                progress.say(State::Good, &format!("{name} names this certificate already"));
+                progress.say(State::Good, format!("{name} names this certificate already"));
                 return Ok(before);
             }
             let patch = self.patch(&webhook)?;
@@ -193,16 +194,16 @@ impl Step<'_> {
                 self.make_secret(&webhook).await?;
                 progress.say(
                     State::Good,
-                    &format!("Secret {} holds the keystore and its password", self.secret_name()),
+                    format!("Secret {} holds the keystore and its password", self.secret_name()),
                 );
             }
             if self.connection.patch_if_unchanged(name, patch).await? {
                 self.done.set(Done::Named);
-                progress.say(State::Good, &format!("{name} names it in mtls.new"));
+                progress.say(State::Good, format!("{name} names it in mtls.new"));
                 return Ok(before);
             }
         }
-        Err(Failure::Tried(format!("{name} changes all the time; {}", self.left_behind())))
+        Err(Failure::tried(Text::from(format!("{name} changes all the time; ")) + self.left_behind()))
     }
 
     /// What makes the webhook name it, if it is still what was read.
@@ -210,7 +211,7 @@ impl Step<'_> {
         let Some(mtls) = &webhook.spec.mtls else {
             let message =
                 "asks for no client certificate: there is none to replace. Set spec.mtls.active first";
-            return Err(Failure::Usage(format!("{} {message}", self.rotate.name)));
+            return Err(Failure::usage(format!("{} {message}", self.rotate.name)));
         };
         let mut spec = json!({ "new": whole(&self.reference()) });
         if let Some(new) = &mtls.new {
@@ -222,7 +223,7 @@ impl Step<'_> {
                 let waiting = &new.secret_ref.name;
                 let message =
                     format!("another certificate waits as New (Secret {waiting}); --replace takes its place");
-                return Err(Failure::Usage(message));
+                return Err(Failure::usage(message));
             }
         }
         Ok(json!({ "metadata": { "resourceVersion": webhook.resource_version() }, "spec": { "mtls": spec } }))
@@ -286,7 +287,7 @@ impl Step<'_> {
                     return Ok(());
                 }
                 let name = self.secret_name();
-                Err(Failure::Tried(format!(
+                Err(Failure::tried(format!(
                     "there is a Secret {name} that holds something else: delete it first"
                 )))
             }
@@ -303,7 +304,7 @@ impl Step<'_> {
             if let Some(now) = active(webhook).filter(|active| self.is(active)) {
                 let result = webhook.status.as_ref().and_then(|status| status.test.as_ref()?.active.as_ref());
                 if let Some(result) = result.filter(|result| tested.is_none() && result.succeeded) {
-                    progress.say(test::state(result), &format!("test passed: {}", result.message));
+                    progress.say(test::state(result), format!("test passed: {}", result.message));
                 }
                 return ControlFlow::Break(Seen::InUse(now.clone()));
             }
@@ -313,14 +314,14 @@ impl Step<'_> {
             let said = webhook.condition(ConditionType::NewCertificateValid);
             if let Some(said) = said.filter(|said| said.status != "True") {
                 let why = format!("{}: {}", said.reason, said.message);
-                return ControlFlow::Break(Seen::Stuck { why, refused: false });
+                return ControlFlow::Break(Seen::Stuck { why: why.into(), refused: false });
             }
             let Some(new) = mtls(webhook).and_then(|mtls| mtls.new.as_ref()).filter(|new| self.is(new))
             else {
                 return ControlFlow::Continue(());
             };
             if !std::mem::replace(&mut told_new, true) {
-                progress.say(State::Good, &format!("New: {}", in_short(new)));
+                progress.say(State::Good, format!("New: {}", in_short(new)));
                 progress.wait_for("its test");
             }
             let result = webhook.status.as_ref().and_then(|status| status.test.as_ref()?.new.as_ref());
@@ -332,15 +333,15 @@ impl Step<'_> {
                     if result.succeeded { 0 } else { tested.map_or(0, |(_, failures)| failures) + 1 };
                 tested = Some((result.time.0, failures));
                 if result.succeeded {
-                    progress.say(test::state(result), &format!("test passed: {}", result.message));
+                    progress.say(test::state(result), format!("test passed: {}", result.message));
                     progress.wait_for("its promotion");
                 } else {
                     let layer = result.layer.as_deref().unwrap_or_default();
-                    progress.say(State::Bad, &format!("test failed in {layer}: {}", result.reason));
+                    progress.say(State::Bad, format!("test failed in {layer}: {}", result.reason));
                     if failures >= limits::PLUGIN_FAILED_TESTS {
                         let text = test::text(webhook, "New", result, Timestamp::now());
                         return ControlFlow::Break(Seen::Stuck {
-                            why: format!("its test does not pass\n{}", text.trim_end()),
+                            why: (Text::from("its test does not pass").line() + text).trimmed(),
                             refused: layer == Layer::TlsClient.as_str(),
                         });
                     }
@@ -356,7 +357,7 @@ impl Step<'_> {
         })
         .await
         .map_err(|failure| match failure {
-            Failure::Unfinished(message) => Failure::Unfinished(format!("{message}\n{}", self.left_behind())),
+            Failure::Unfinished(message) => Failure::unfinished(message.line() + self.left_behind()),
             failure => failure,
         })
     }
@@ -371,67 +372,57 @@ impl Step<'_> {
         let before = before.filter(|before| !self.is(before));
         let value = json!({ "name": name, "secret": self.secret_name(), "before": before, "active": now });
         output.print(&value, [name.as_str()], || {
-            let mut text = String::new();
-            let mut line = |state: State, words: &str| {
-                text += &output::paragraph(words, &format!("{} ", state.mark()), "  ");
+            let mut text = match now {
+                Some(now) => marked(State::Good, format!("in use: {}", in_short(now))),
+                None => marked(State::Good, "the controller tests it, and promotes it once it has passed"),
             };
-            match now {
-                Some(now) => line(State::Good, &format!("in use: {}", in_short(now))),
-                None => line(State::Good, "the controller tests it, and promotes it once it has passed"),
-            }
             if let Some(before) = before {
-                line(
-                    State::Unknown,
-                    &format!("before: {}; it stays loaded until it expires", in_short(before)),
-                );
+                let before = format!("before: {}; it stays loaded until it expires", in_short(before));
+                text += marked(State::Unknown, before);
             }
-            line(
-                State::Unknown,
-                &format!(
-                    "in the manifest, mtls.new is Secret {}; it can move to mtls.active",
-                    self.secret_name()
-                ),
-            );
-            text
+            let secret = self.secret_name();
+            let manifest =
+                format!("in the manifest, mtls.new is Secret {secret}; it can move to mtls.active");
+            text + marked(State::Unknown, manifest)
         })
     }
 
     /// What a person can do who is stuck.
-    fn advice(&self, refused: bool) -> String {
+    fn advice(&self, refused: bool) -> Text {
         let name = &self.rotate.name;
-        let text = output::paragraph(
+        let text = paragraph(
             "The certificate before stays in use. The controller goes on testing the New, and promotes it once it passes.",
             "",
             "",
         );
-        let line = |words: &str, command: String| format!("  {words:<14}{}\n", bold(&command));
-        let trusted = self.connection.command(&format!("certificate {name} --slot new --part chain"));
-        let trusted = if refused { line("hand over", trusted) } else { String::new() };
-        let again = self.connection.command(&format!("test {name}"));
-        text + &trusted + &line("look again", again) + &line("take it back", self.take_back())
+        let line = |words: &str, command: String| Text::from(format!("{words:<14}")) + bold(command);
+        let trusted = self.connection.command(&["certificate", name, "--slot", "new", "--part", "chain"]);
+        let trusted = refused.then(|| line("hand over", trusted));
+        let again = self.connection.command(&["test", name]);
+        let always = [line("look again", again), line("take it back", self.take_back())];
+        text.above(trusted.into_iter().chain(always))
     }
 
     fn take_back(&self) -> String {
         let (namespace, name) = (&self.connection.namespace, &self.rotate.name);
-        format!(
-            "kubectl -n {namespace} patch outboundwebhook {name} --type merge -p '{{\"spec\":{{\"mtls\":{{\"new\":null}}}}}}'"
-        )
+        let patch = json!({ "spec": { "mtls": { "new": null } } }).to_string();
+        kubectl(&["-n", namespace, "patch", "outboundwebhook", name, "--type", "merge", "-p", &patch])
     }
 
     /// What goes on without us.
-    fn left_behind(&self) -> String {
+    fn left_behind(&self) -> Text {
         let (namespace, secret) = (&self.connection.namespace, self.secret_name());
         match self.done.get() {
-            Done::Nothing => "nothing has been changed".to_owned(),
-            Done::Secret => format!(
-                "Secret {secret} may be there, and nothing names it. Run the same command again to go on, or\n  \
-                 kubectl -n {namespace} delete secret {secret}"
-            ),
-            Done::Named => format!(
+            Done::Nothing => "nothing has been changed".into(),
+            Done::Secret => Text::from(format!(
+                "Secret {secret} may be there, and nothing names it. Run the same command again to go on, or"
+            ))
+            .above([kubectl(&["-n", namespace, "delete", "secret", &secret])]),
+            Done::Named => Text::from(
                 "the webhook names the new certificate; the controller tests and promotes it without you. Run the \
-                 same command again to watch, or take it back:\n  {}",
-                self.take_back()
-            ),
+                 same command again to watch, or take it back:",
+            )
+            .above([self.take_back()]),
         }
     }
 }

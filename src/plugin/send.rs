@@ -11,7 +11,8 @@ use super::{
     cluster::Connection,
     dispatcher::{Options, Right},
     failure::Failure,
-    output::{self, Output, State},
+    output::{Output, marked},
+    paint::{State, Text, bold},
 };
 use crate::{event::http::EVENT_TYPE_HEADER, inspect, limits};
 
@@ -43,7 +44,7 @@ impl Send {
         };
         let value = |text: &str| {
             HeaderValue::from_str(text)
-                .map_err(|_| Failure::Usage(format!("{text:?} cannot be sent in a header")))
+                .map_err(|_| Failure::usage(format!("{text:?} cannot be sent in a header")))
         };
         let headers = HeaderMap::from_iter([
             (HeaderName::from_static(EVENT_TYPE_HEADER), value(&self.event_type)?),
@@ -56,12 +57,9 @@ impl Send {
         output.print(&taken, [self.name.as_str()], || {
             let ids = taken["ids"].as_array().into_iter().flatten().filter_map(Value::as_str);
             let ids = ids.collect::<Vec<_>>().join(", ");
-            let status = connection.command(&format!("status {}", self.name));
-            format!(
-                "{} kept on disk as {ids}\n  what becomes of it: {}\n",
-                State::Good.mark(),
-                output::bold(&status)
-            )
+            let status = connection.command(&["status", &self.name]);
+            marked(State::Good, format!("kept on disk as {ids}"))
+                + (Text::from("  what becomes of it: ") + bold(status)).line()
         })
     }
 }

@@ -10,7 +10,8 @@ use super::{
     advice::{Advice, advice, is_observed, not_connected},
     cluster::Connection,
     failure::Failure,
-    output::{Output, State, ago, bar, bold, days_left, dim, field, urgency},
+    output::{Output, ago, bar, days_left, field, urgency},
+    paint::{State, Text, bold, dim},
     test,
 };
 use crate::{
@@ -74,26 +75,26 @@ fn value(webhook: &OutboundWebhook, now: Timestamp) -> Value {
     })
 }
 
-fn text(webhook: &OutboundWebhook, output: Output, now: Timestamp) -> String {
+fn text(webhook: &OutboundWebhook, output: Output, now: Timestamp) -> Text {
     let status = webhook.status.clone().unwrap_or_default();
     let (state, told) = summary(webhook);
     let title = format!("{}/{}", webhook.namespace().unwrap_or_default(), webhook.name_any());
-    let mut text = format!("{} {}  {}\n", state.mark(), bold(&title), state.paint(&told));
-    text += &field("Endpoint", &webhook.spec.endpoint.url);
+    let mut text = (state.mark() + " " + bold(title) + "  " + state.paint(told)).line();
+    text += field("Endpoint", &webhook.spec.endpoint.url);
     let next = advice(webhook);
     // What is wrong is told once, with what to do.
     let ready = webhook.condition(ConditionType::Ready);
     let told =
         |ready: &Condition| is_observed(webhook) && ready.status != "True" || is_told(&ready.message, &next);
     if let Some(ready) = ready.filter(|ready| !told(ready)) {
-        text += &field("Ready", &ready.message);
+        text += field("Ready", &ready.message);
     }
-    text += &certificates(webhook, &status, output, now);
-    text += &tests(&status, now);
+    text += certificates(webhook, &status, output, now);
+    text += tests(&status, now);
     if let Some(delivery) = &status.delivery {
-        text += &deliveries(delivery, &next, now);
+        text += deliveries(delivery, &next, now);
     }
-    text + &what_next(&next)
+    text + what_next(&next)
 }
 
 /// How it is in a word or two: one that is ready may still get nothing through.
@@ -123,64 +124,62 @@ fn certificates(
     status: &OutboundWebhookStatus,
     output: Output,
     now: Timestamp,
-) -> String {
+) -> Text {
     if webhook.spec.mtls.is_none() {
-        return format!("\n{}", field("Certificate", "none is asked for: plain HTTPS"));
+        return below(field("Certificate", "none is asked for: plain HTTPS"));
     }
     let Some(mtls) = &status.mtls else {
-        return format!("\n{}", field("Certificate", "none is there"));
+        return below(field("Certificate", "none is there"));
     };
     let one = |(slot, certificate): (&str, &CertificateStatus)| {
         let till = certificate.valid_till.0;
-        let mut text = format!("\n{}", field(slot, &certificate.identifier));
-        let remaining = urgency(certificate, now).paint(&left(till, now));
-        text += &field(
-            "",
-            &format!("{}  {remaining}, till {}", bar(certificate, now), till.strftime("%Y-%m-%d %H:%M UTC")),
-        );
+        let mut text = below(field(slot, &certificate.identifier));
+        let remaining = urgency(certificate, now).paint(left(till, now));
+        let till = till.strftime("%Y-%m-%d %H:%M UTC");
+        text += field("", bar(certificate, now) + "  " + remaining + format!(", till {till}"));
         let source = certificate.source.as_ref().map(|source| format!(", Secret {}", source.secret));
         let CertificateStatus { key_algorithm, chain_length, .. } = certificate;
         let facts = format!("{key_algorithm}, chain of {chain_length}{}", source.unwrap_or_default());
-        text += &field("", &dim(&facts));
+        text += field("", dim(facts));
         if output.is_wide() {
-            text += &field("", &dim(&format!("SHA-256 {}", certificate.fingerprint_sha256)));
-            text += &field("", &dim(&format!("issued by {}", certificate.issuer)));
+            text += field("", dim(format!("SHA-256 {}", certificate.fingerprint_sha256)));
+            text += field("", dim(format!("issued by {}", certificate.issuer)));
         }
         // What has been replaced needs nothing done.
         for warning in certificate.warnings.iter().filter(|_| slot != "Previous") {
-            text += &field("", &State::Warning.paint(&format!("{}: {}", warning.reason, warning.message)));
+            text += field("", State::Warning.paint(format!("{}: {}", warning.reason, warning.message)));
         }
         text
     };
     slots(mtls).map(one).collect()
 }
 
-fn tests(status: &OutboundWebhookStatus, now: Timestamp) -> String {
+fn tests(status: &OutboundWebhookStatus, now: Timestamp) -> Text {
     let tests = status.test.clone().unwrap_or_default();
     let one = |(slot, result): (&str, Option<TestStatus>)| {
         let result = result?;
         let state = test::state(&result);
-        let told =
-            format!("{} {slot}: {}, {}", state.mark(), state.paint(&result.reason), ago(result.time.0, now));
+        let told = state.mark() + format!(" {slot}: ") + state.paint(&result.reason);
+        let told = told + ", " + ago(result.time.0, now);
         let label = if slot == "New" && tests.active.is_some() { "" } else { "Last test" };
-        Some(field(label, &told))
+        Some(field(label, told))
     };
-    let all: String =
+    let all: Text =
         [("Active", tests.active.clone()), ("New", tests.new.clone())].into_iter().filter_map(one).collect();
-    if all.is_empty() { format!("\n{}", field("Last test", "none yet")) } else { format!("\n{all}") }
+    below(if all == Text::default() { field("Last test", "none yet") } else { all })
 }
 
-fn deliveries(delivery: &DeliveryStatus, next: &[Advice], now: Timestamp) -> String {
+fn deliveries(delivery: &DeliveryStatus, next: &[Advice], now: Timestamp) -> Text {
     let DeliveryStatus { pending, delivered, dead, last_success, last_failure, client_certificate_refused } =
         delivery;
     let gone = if *dead > 0 { State::Warning } else { State::Unknown };
     let last = last_success.as_ref().map_or_else(|| "never".to_owned(), |last| ago(last.0, now));
-    let dead = gone.paint(&format!("{dead} dead"));
-    let mut text =
-        field("Queue", &format!("{pending} pending, {delivered} delivered, {dead}; last delivery {last}"));
+    let dead = gone.paint(format!("{dead} dead"));
+    let counts = Text::from(format!("{pending} pending, {delivered} delivered, "));
+    let mut text = field("Queue", counts + dead + format!("; last delivery {last}"));
     if let Some(FailureStatus { time, layer, reason, message }) = last_failure {
         let message = if is_told(reason, next) { String::new() } else { format!(": {message}") };
-        text += &field("Failed", &format!("{}, {layer}: {reason}{message}", ago(time.0, now)));
+        text += field("Failed", format!("{}, {layer}: {reason}{message}", ago(time.0, now)));
     }
     if let Some(RefusalStatus { time, fingerprint_sha256, taken_fingerprint_sha256, .. }) =
         client_certificate_refused
@@ -188,18 +187,24 @@ fn deliveries(delivery: &DeliveryStatus, next: &[Advice], now: Timestamp) -> Str
         let short = |fingerprint: &String| format!("{}…", fingerprint.get(..12).unwrap_or(fingerprint));
         let taken = taken_fingerprint_sha256.as_ref().map_or_else(|| "none".to_owned(), short);
         let refused = short(fingerprint_sha256);
-        text += &field("Refused", &format!("{}: {refused}; taken instead: {taken}", ago(time.0, now)));
+        text += field("Refused", format!("{}: {refused}; taken instead: {taken}", ago(time.0, now)));
     }
     text
 }
 
-fn what_next(all: &[Advice]) -> String {
+fn what_next(all: &[Advice]) -> Text {
     if all.is_empty() {
-        return format!("\n{}", field("Next", "nothing to do"));
+        return below(field("Next", "nothing to do"));
     }
     let one = |(number, advice): (usize, &Advice)| {
-        let command = advice.command.as_ref().map(|command| format!("{:14}{}\n", "", bold(command)));
-        field(if number == 0 { "Next" } else { "" }, &advice.message) + &command.unwrap_or_default()
+        let command = advice.command.as_ref();
+        let command = command.map(|command| (Text::from(" ".repeat(14)) + bold(command)).line());
+        field(if number == 0 { "Next" } else { "" }, &advice.message) + command.unwrap_or_default()
     };
-    format!("\n{}", all.iter().enumerate().map(one).collect::<String>())
+    below(all.iter().enumerate().map(one).collect())
+}
+
+/// A part of the screen, with a gap above it.
+fn below(part: Text) -> Text {
+    Text::default().line() + part
 }

@@ -10,7 +10,8 @@ use super::{
     cluster::Connection,
     failure::Failure,
     follow::follow,
-    output::{self, Output, Progress, State},
+    output::{self, Output, Progress, marked},
+    paint::State,
     status::condition_json,
 };
 use crate::api::v1alpha1::{ConditionType, OutboundWebhook};
@@ -51,11 +52,7 @@ impl Named {
                     ready.map(|ready| format!("{}: {}", ready.reason, ready.message)).unwrap_or_default();
                 let state = if suspend || is_ready { State::Good } else { State::Warning };
                 let what = if suspend { "paused" } else { "resumed" };
-                output::paragraph(
-                    &format!("{} is {what}; {told}", self.name),
-                    &format!("{} ", state.mark()),
-                    "  ",
-                )
+                marked(state, format!("{} is {what}; {told}", self.name))
             },
         )
     }

@@ -14,7 +14,8 @@ use super::{
     cluster::{Connection, unheard_of},
     failure::Failure,
     follow::follow,
-    output::{self, Output, Progress, State, bold, dim, field},
+    output::{self, Output, Progress, field, paragraph},
+    paint::{State, Text, bold, dim},
 };
 use crate::{
     api::v1alpha1::{
@@ -45,7 +46,7 @@ impl Test {
         let results = results(&webhook);
         if results.is_empty() {
             let message = format!("{} has not been tested yet", self.name);
-            return Err(Failure::NotFound(message));
+            return Err(Failure::not_found(message));
         }
         let seen = tests(&webhook);
         let now = Timestamp::now();
@@ -53,9 +54,11 @@ impl Test {
             &json!({ "url": webhook.spec.endpoint.url, "test": seen }),
             [self.name.as_str()],
             || {
-                let parts: Vec<_> =
-                    results.iter().map(|(slot, result)| text(&webhook, slot, result, now)).collect();
-                parts.join("\n")
+                let parts = results.iter().enumerate().map(|(number, (slot, result))| {
+                    let gap = if number == 0 { Text::default() } else { Text::default().line() };
+                    gap + text(&webhook, slot, result, now)
+                });
+                parts.collect()
             },
         )?;
         if results.iter().all(|(_, result)| result.succeeded) { Ok(()) } else { Err(Failure::No) }
@@ -85,13 +88,13 @@ impl Test {
                 return ControlFlow::Break(Ok(webhook.clone()));
             }
             untestable(webhook)
-                .map_or(ControlFlow::Continue(()), |why| ControlFlow::Break(Err(Failure::Tried(why))))
+                .map_or(ControlFlow::Continue(()), |why| ControlFlow::Break(Err(Failure::tried(why))))
         })
         .await
         .map_err(|failure| match failure {
             Failure::Unfinished(message) => {
-                let doctor = connection.command("doctor");
-                Failure::Unfinished(format!("{message}; see whether a controller runs:\n  {doctor}"))
+                let doctor = connection.command(&["doctor"]);
+                Failure::unfinished((message + "; see whether a controller runs:").above([doctor]))
             }
             failure => failure,
         })?
@@ -142,22 +145,22 @@ pub(super) fn state(test: &TestStatus) -> State {
 }
 
 /// A result for a person.
-pub(super) fn text(webhook: &OutboundWebhook, slot: &str, test: &TestStatus, now: Timestamp) -> String {
+pub(super) fn text(webhook: &OutboundWebhook, slot: &str, test: &TestStatus, now: Timestamp) -> Text {
     let mtls = webhook.status.as_ref().and_then(|status| status.mtls.as_ref());
     let known = mtls.into_iter().flat_map(|mtls| [&mtls.active, &mtls.new, &mtls.previous]).flatten();
     let mut named = known.filter(|known| Some(&known.fingerprint_sha256) == test.fingerprint_sha256.as_ref());
     let who = named.next().map_or("without a client certificate", |certificate| &certificate.identifier);
     let state = state(test);
-    let mut told = format!("{} {}  {who}\n", state.mark(), bold(slot));
+    let mut told = (state.mark() + " " + bold(slot) + "  " + who).line();
     for (layer, state, seen) in layers(webhook, test) {
-        told +=
-            &output::paragraph(&seen, &format!("  {} {:<9} ", state.mark(), layer.as_str()), &" ".repeat(14));
+        let first = Text::from("  ") + state.mark() + format!(" {:<9} ", layer.as_str());
+        told += paragraph(seen, first, &" ".repeat(14));
     }
-    told += &field(if test.succeeded { "Passed" } else { "Failed" }, &test.message);
+    told += field(if test.succeeded { "Passed" } else { "Failed" }, &test.message);
     if let Some(hint) = &test.hint {
-        told += &field("Hint", &format!("{}: {}", hint.reason, hint.message));
+        told += field("Hint", format!("{}: {}", hint.reason, hint.message));
     }
-    told + &field("Tested", &dim(&output::ago(test.time.0, now)))
+    told + field("Tested", dim(output::ago(test.time.0, now)))
 }
 
 /// Layers in the order in which a connection passes them.
@@ -181,7 +184,7 @@ fn failed_in(test: &TestStatus) -> Option<&str> {
 }
 
 /// What was seen in each layer. What the server showed proves those below; one that failed ends it.
-fn layers(webhook: &OutboundWebhook, test: &TestStatus) -> Vec<(Layer, State, String)> {
+fn layers(webhook: &OutboundWebhook, test: &TestStatus) -> Vec<(Layer, State, Text)> {
     let failed = failed_in(test);
     let passed = match LAYERS.iter().position(|layer| Some(layer.as_str()) == failed) {
         Some(position) => position,
@@ -196,12 +199,13 @@ fn layers(webhook: &OutboundWebhook, test: &TestStatus) -> Vec<(Layer, State, St
     for (position, layer) in LAYERS.into_iter().enumerate() {
         let not_asked = layer == Layer::Http && test.http_status.is_none() && test.succeeded;
         let (state, told) = if not_asked {
-            (State::Unknown, "not asked: endpoint.test.request is None".to_owned())
+            (State::Unknown, "not asked: endpoint.test.request is None".into())
         } else if position < passed {
-            seen(webhook, test, layer)
+            let (state, told) = seen(webhook, test, layer);
+            (state, told.into())
         } else if Some(layer.as_str()) == failed {
             let alert = test.alert.as_ref().map(|alert| format!(": alert {} ({})", alert.number, alert.name));
-            (State::Bad, format!("{}{}", test.reason, alert.unwrap_or_default()))
+            (State::Bad, format!("{}{}", test.reason, alert.unwrap_or_default()).into())
         } else {
             (State::Unknown, dim(if in_order { "not reached" } else { "not known" }))
         };
@@ -210,7 +214,7 @@ fn layers(webhook: &OutboundWebhook, test: &TestStatus) -> Vec<(Layer, State, St
     if !test.succeeded && !in_order {
         let layer =
             if failed == Some(Layer::Authorization.as_str()) { Layer::Authorization } else { Layer::Timeout };
-        all.push((layer, State::Bad, test.reason.clone()));
+        all.push((layer, State::Bad, (&test.reason).into()));
     }
     all
 }

@@ -11,7 +11,8 @@ use super::{
     advice::is_observed,
     cluster::Connection,
     failure::Failure,
-    output::{Output, State, field},
+    output::{Output, field},
+    paint::{State, Text},
     status::condition_json,
 };
 use crate::{
@@ -44,7 +45,7 @@ impl Validate {
         match (&self.keystore, &self.webhook) {
             (Some(keystore), _) => self.file(keystore, output),
             (None, Some(name)) => of_webhook(&connect().await?.webhook(name).await?, name, output),
-            (None, None) => Err(Failure::Usage("name a keystore, or a webhook".to_owned())),
+            (None, None) => Err(Failure::usage("name a keystore, or a webhook")),
         }
     }
 
@@ -52,7 +53,7 @@ impl Validate {
         let files = self.how.secrets.read(keystore)?;
         let request = self.how.request(&files);
         let result = load(&request);
-        output.print(&inspect::json(&result), [], || inspect::text(&result, &request))?;
+        output.print(&inspect::json(&result), [], || Text::lines(&inspect::text(&result, &request)))?;
         if result.is_ok() { Ok(()) } else { Err(Failure::No) }
     }
 }
@@ -62,11 +63,11 @@ type Judged<'a> = (&'static str, Option<&'a CertificateStatus>, ConditionType);
 
 fn of_webhook(webhook: &OutboundWebhook, name: &str, output: Output) -> Result<(), Failure> {
     if webhook.spec.mtls.is_none() {
-        return Err(Failure::Usage(format!("{name} asks for no client certificate: it has no spec.mtls")));
+        return Err(Failure::usage(format!("{name} asks for no client certificate: it has no spec.mtls")));
     }
     if !is_observed(webhook) {
         let message = format!("the controller has not judged {name} as it is now: kubectl postrider doctor");
-        return Err(Failure::Unfinished(message));
+        return Err(Failure::unfinished(message));
     }
     let mtls = webhook.status.as_ref().and_then(|status| status.mtls.as_ref());
     let judged: [Judged; 2] = [
@@ -89,11 +90,7 @@ fn of_webhook(webhook: &OutboundWebhook, name: &str, output: Output) -> Result<(
         });
         let closed = ready.filter(|ready| all && ready.status != "True");
         let closed = closed.map(|ready| {
-            format!(
-                "{} not ready all the same\n{}",
-                State::Warning.mark(),
-                field(&ready.reason, &ready.message)
-            )
+            (State::Warning.mark() + " not ready all the same").line() + field(&ready.reason, &ready.message)
         });
         parts.chain(closed).collect()
     })?;
@@ -107,18 +104,18 @@ fn text(
     certificate: Option<&CertificateStatus>,
     webhook: &OutboundWebhook,
     condition: ConditionType,
-) -> String {
-    let Some(condition) = webhook.condition(condition) else { return String::new() };
+) -> Text {
+    let Some(condition) = webhook.condition(condition) else { return Text::default() };
     let state = State::of(condition.status == "True");
-    let mut text = format!("{} {field_name}\n", state.mark());
-    text += &field(&condition.reason, &condition.message);
+    let mut text = (state.mark() + " " + field_name).line();
+    text += field(&condition.reason, &condition.message);
     if let Some(certificate) = certificate {
         let now = Timestamp::now();
         let till = certificate.valid_till.0;
-        text += &field("Valid till", &format!("{till} ({})", left(till, now)));
-        text += &field("SHA-256", &certificate.fingerprint_sha256);
+        text += field("Valid till", format!("{till} ({})", left(till, now)));
+        text += field("SHA-256", &certificate.fingerprint_sha256);
         for warning in &certificate.warnings {
-            text += &field("Warning", &format!("{}: {}", warning.reason, warning.message));
+            text += field("Warning", format!("{}: {}", warning.reason, warning.message));
         }
     }
     text

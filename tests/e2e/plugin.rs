@@ -30,6 +30,7 @@ tests![
     a_keystore_is_judged_in_the_words_of_the_controller,
     the_public_certificate_is_printed,
     a_webhook_is_shown_on_one_screen,
+    a_text_of_others_is_only_seen,
     webhooks_are_listed_by_the_time_that_is_left,
     a_test_shows_each_layer,
     a_keystore_becomes_the_certificate_in_use,
@@ -202,6 +203,31 @@ async fn a_webhook_is_shown_on_one_screen(cluster: Arc<Cluster>) {
     let counts = scene.plugin("pending -o json").await.with(0).json();
     assert_eq!(counts.as_array().unwrap().len(), 2);
     scene.plugin("pending orders").await.with(0).says(&["PENDING", "never"]);
+}
+
+async fn a_text_of_others_is_only_seen(cluster: Arc<Cluster>) {
+    let scene = Scene::new(cluster).await;
+    scene.webhook("orders", "https://localhost:1", json!({})).await;
+    scene.ready("orders").await;
+    let hostile = "it fails\n✓ all is well\x1b[2J\x1b[8m\u{202e}\u{200b}\u{e0041}";
+    // What a dispatcher tells of a receiver.
+    let failure = json!({ "time": "2026-11-24T08:00:00Z", "layer": "HTTP", "reason": "HTTPStatus", "message": hostile });
+    let delivery = json!({ "pending": 0, "delivered": 0, "dead": 0, "lastFailure": failure });
+    let patch = json!({ "status": { "delivery": delivery } }).to_string();
+    let patch = ["patch", "owh", "orders", "--subresource=status", "--type=merge", "-p", &patch];
+    scene.namespace.kubectl(patch).await.succeeded();
+
+    let hidden = |char: char| char != '\n' && char.is_control() || "\u{202e}\u{200b}\u{e0041}".contains(char);
+    for line in ["status orders", "status orders -o json", "status orders -o yaml"] {
+        let shown = scene.plugin(line).await.with(0);
+        assert!(!shown.stdout.contains(hidden) && !shown.stdout.contains("\n✓"), "{}", shown.stdout);
+    }
+    scene.plugin("status orders").await.says(&["it fails ✓ all is well�[2J�[8m���"]);
+    let value = scene.plugin("status orders -o json").await.json();
+    assert_eq!(value["delivery"]["lastFailure"]["message"], hostile);
+    let refused = scene.plugin_with(&["status", "orders", "--context", hostile]).await.with(3);
+    assert!(!refused.stderr.contains(hidden) && !refused.stderr.contains("\n✓"), "{}", refused.stderr);
+    refused.says(&["kubeconfig", "it fails ✓ all is well�[2J"]);
 }
 
 async fn webhooks_are_listed_by_the_time_that_is_left(cluster: Arc<Cluster>) {
@@ -485,8 +511,12 @@ async fn events_are_sent_and_dead_letters_brought_back(cluster: Arc<Cluster>) {
             .await;
     ran.with(5).says(&["you may not create"]);
 
-    receiver.first([Answer::status(422).body("no such order")]);
-    with(&[&["send", "orders", "--data", "dead"][..], &as_operator].concat()).await.with(0);
+    receiver.first([Answer::status(422).body("no such order\n  Reason      none\x1b[2J")]);
+    let event = json!({ "specversion": "1.0", "id": "7", "source": "/shop", "type": "order",
+        "subject": "paid\u{202e}\u{200b}", "data": "dead\n\tor \x1b[2Jnot" });
+    let event = event.to_string();
+    let structured = ["send", "orders", "--content-type", "application/cloudevents+json", "--data", &event];
+    with(&[&structured[..], &as_operator].concat()).await.with(0);
     receiver.wait_for(3).await;
     let listed = eventually::polled("a dead letter", || async {
         let all = with(&[&["dead", "list", "orders", "-o", "json"][..], &as_operator].concat())
@@ -501,7 +531,11 @@ async fn events_are_sent_and_dead_letters_brought_back(cluster: Arc<Cluster>) {
     let named = with(&[&["dead", "list", "orders", "-o", "name"][..], &as_operator].concat()).await.with(0);
     assert_eq!(named.stdout, format!("{id}\n"));
     let shown = with(&[&["dead", "show", "orders", id][..], &as_operator].concat()).await.with(0);
-    shown.says(&["422: no such order", "dead"]);
+    let shown = shown.says(&["422: no such order Reason none�[2J", "subject: paid��", "dead"]);
+    assert!(!shown.stdout.contains("\n  Reason      none"), "{}", shown.stdout);
+    let yaml =
+        with(&[&["dead", "show", "orders", id, "-o", "yaml"][..], &as_operator].concat()).await.with(0);
+    yaml.says(&[r"paid\U0000202E\U0000200B"]);
     with(&[&["dead", "replay", "orders"][..], &as_operator].concat()).await.with(2).says(&["choose them"]);
     let again =
         with(&[&["dead", "replay", "orders", id, "-o", "json"][..], &as_operator].concat()).await.with(0);
@@ -556,6 +590,20 @@ async fn the_dispatcher_is_reached_through_the_api_server(cluster: Arc<Cluster>)
     let doctor = scene.plugin(&format!("doctor --installed-in {namespace} -o json")).await.json();
     assert_eq!(state(&doctor, "Dispatcher"), "good", "{doctor:#}");
     assert_eq!(state(&doctor, "Installation"), "good", "{doctor:#}");
+    scene
+        .plugin(&format!("doctor --installed-in {namespace}"))
+        .await
+        .says(&["-l app.kubernetes.io/name=postrider"]);
+
+    // The same of a chart that says what it is a part of, and is called something else.
+    let renamed = ["app.kubernetes.io/name=hooks", "app.kubernetes.io/part-of=postrider", "--overwrite"];
+    for object in ["pod/postrider-0", "service/hooks"] {
+        scene.namespace.kubectl([&["label", object][..], &renamed].concat()).await.succeeded();
+    }
+    scene.plugin(&send).await.with(0).says(&["kept on disk as"]);
+    receiver.wait_for(2).await;
+    let doctor = scene.plugin(&format!("doctor --installed-in {namespace}")).await;
+    doctor.says(&["✓ Installation", "✓ Dispatcher", "-l app.kubernetes.io/part-of=postrider"]);
 
     // Who may send, and not look into the Pod.
     let account = scene.cluster().kubeconfig_of(namespace, "operator").await;

@@ -27,6 +27,11 @@ app.kubernetes.io/name: {{ include "postrider.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{/* Of all objects and of the Pod, whatever the values say: by it the plugin finds an installation. In no selector. */}}
+{{- define "postrider.partOf" -}}
+app.kubernetes.io/part-of: postrider
+{{- end }}
+
 {{- define "postrider.labels" -}}
 {{ include "postrider.selectorLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
@@ -45,12 +50,12 @@ name: {{ .name | default (printf "%s%s" (include "postrider.fullname" .root) (.s
 namespace: {{ .namespace | default .root.Release.Namespace }}
 {{- end }}
 labels:
-  {{- $own := dict }}
+  {{- $own := include "postrider.partOf" .root | fromYaml }}
   {{- with .component }}
   {{- $_ := set $own "app.kubernetes.io/component" . }}
   {{- end }}
   {{- $all := include "postrider.labels" .root | fromYaml }}
-  {{- toYaml (mergeOverwrite $all $own (.labels | default dict)) | nindent 2 }}
+  {{- toYaml (mergeOverwrite $all (.labels | default dict) $own) | nindent 2 }}
 {{- with mergeOverwrite (deepCopy .root.Values.commonAnnotations) (.annotations | default dict) }}
 annotations:
   {{- toYaml . | nindent 2 }}
