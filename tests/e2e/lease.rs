@@ -73,7 +73,7 @@ async fn a_controller_that_ends_in_order_leaves_the_lease_at_once(_: Arc<Cluster
     let cluster = Cluster::start_own().await;
     let [first, second] = two(&cluster).await;
     first.terminate().await;
-    assert!(first.lines().iter().any(|line| line.contains("gives the Lease back")));
+    first.line_with("gives the Lease back").await;
     // It looks again when the Lease would have run out, as it knows it.
     second.line_with("\"reconciles\"").await;
 }
