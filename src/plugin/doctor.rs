@@ -40,8 +40,8 @@ use crate::{
 };
 
 /// From a checkout.
-const INSTALL: &str =
-    "helm install postrider charts/postrider --namespace postrider --create-namespace --wait";
+const INSTALL: &str = "helm install postrider charts/postrider --namespace postrider --create-namespace --wait \
+                       --set image.repository=REPOSITORY";
 
 #[derive(Args)]
 pub(super) struct Doctor {

@@ -5,7 +5,7 @@
     Clone, Copy, Debug, PartialEq, Eq, strum::EnumMessage, strum::IntoStaticStr, strum::VariantArray,
 )]
 pub enum ConditionType {
-    /// The summary; it alone decides whether anything is sent.
+    /// The summary: unless it is True nothing is sent.
     Ready,
     /// What `mtls.active` names can be used.
     CertificateValid,

@@ -12,7 +12,7 @@ pub struct OutboundWebhookStatus {
     /// The generation that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready` is the summary: it alone decides whether anything is sent.
+    /// `Ready` is the summary: unless it is True nothing is sent.
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
