@@ -32,14 +32,9 @@ use tokio_rustls::TlsConnector;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::{
-    cluster::Connection,
-    failure::{Failure, chain},
-    installation::installed,
-    paint::Text,
-    typed::kubectl,
-};
+use super::{cluster::Connection, failure::Failure, installation::installed, paint::Text, typed::kubectl};
 use crate::{
+    causes::chain,
     identity::{Trust, client_config, parse_bundle},
     ingest::{
         self, Target,

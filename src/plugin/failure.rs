@@ -8,8 +8,7 @@ use super::{
     output::tell,
     paint::{Text, failure},
 };
-pub(super) use crate::causes::chain;
-use crate::inspect;
+use crate::{causes::chain, inspect};
 
 /// Why it did not end well.
 #[derive(Debug)]
