@@ -223,21 +223,17 @@ pub(super) fn table(head: &[&str], cut_at: Option<usize>, rows: &[Vec<Cell>]) ->
             *width = width.saturating_sub(over).max(head.width());
         }
     }
-    let mut text = Text::default();
-    let mut line = |cells: Vec<(String, State)>| {
+    let line = |cells: &[Cell]| {
         let last = cells.len() - 1;
-        for (column, (cell, state)) in cells.into_iter().enumerate() {
-            let cell = cut(&cell, widths[column]);
-            let pad = if column == last { 0 } else { widths[column] - cell.width() + GAP };
-            text += state.paint(&cell) + " ".repeat(pad);
-        }
-        text = std::mem::take(&mut text).line();
+        let padded = |(column, Cell { text, state }): (usize, &Cell)| {
+            let text = cut(text, widths[column]);
+            let pad = if column == last { 0 } else { widths[column] - text.width() + GAP };
+            state.paint(&text) + " ".repeat(pad)
+        };
+        cells.iter().enumerate().map(padded).collect::<Text>().line()
     };
-    line(head.iter().map(|head| ((*head).to_owned(), State::Unknown)).collect());
-    for row in rows {
-        line(row.iter().map(|cell| (cell.text.clone(), cell.state)).collect());
-    }
-    text
+    let head: Vec<_> = head.iter().map(cell).collect();
+    line(&head) + rows.iter().map(|row| line(row)).collect::<Text>()
 }
 
 /// So many of something.
