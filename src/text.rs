@@ -30,17 +30,35 @@ pub(crate) fn lines(text: &str) -> String {
 /// A document of JSON that is the same and shows all that is in it: characters that are not seen stand in strings alone,
 /// but for the lines of its layout, and there can be escaped.
 pub(crate) fn json(document: &str) -> String {
+    escaped(document, |shown, char| {
+        for unit in char.encode_utf16(&mut [0; 2]) {
+            let _ = write!(shown, "\\u{unit:04x}");
+        }
+    })
+}
+
+/// The same of YAML, which knows such escapes in double quotes alone.
+pub(crate) fn yaml(document: &str) -> String {
+    escaped(document, |shown, char| {
+        let _ = write!(shown, "\\U{:08X}", u32::from(char));
+    })
+}
+
+fn escaped(document: &str, escape: impl Fn(&mut String, char)) -> String {
     let mut shown = String::with_capacity(document.len());
     for char in document.chars() {
-        if char == '\n' || is_seen(char) {
+        if is_line_or_seen(char) {
             shown.push(char);
         } else {
-            for unit in char.encode_utf16(&mut [0; 2]) {
-                let _ = write!(shown, "\\u{unit:04x}");
-            }
+            escape(&mut shown, char);
         }
     }
     shown
+}
+
+/// Whether a character stands in a document as itself: it is seen, or makes the lines of its layout.
+pub(crate) fn is_line_or_seen(char: char) -> bool {
+    char == '\n' || is_seen(char)
 }
 
 fn seen(char: char) -> char {

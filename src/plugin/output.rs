@@ -4,7 +4,6 @@
 //! written always, and taken out again where they do not belong: not a terminal, or NO_COLOR.
 
 use std::{
-    fmt::Write as _,
     io::{self, IsTerminal as _},
     time::Duration,
 };
@@ -26,7 +25,7 @@ use crate::{
     clock::{away, rough},
     ingest::access::{GROUP, RESOURCE},
     limits,
-    text::{self, is_seen},
+    text::{self, is_line_or_seen},
 };
 
 /// How to print.
@@ -90,18 +89,9 @@ fn json(value: &impl Serialize) -> serde_json::Result<String> {
     Ok(text::json(&(serde_json::to_string_pretty(value)? + "\n")))
 }
 
-/// What is not seen is escaped here as well, which YAML knows in double quotes alone: the name of a field, which
-/// has none, is another with it.
+/// The name of a field has no double quotes: with an escape it is another.
 fn yaml(value: &impl Serialize) -> Result<String, Box<dyn std::error::Error>> {
-    let mut shown = String::new();
-    for char in serde_saphyr::to_string(&Quoted(&serde_json::to_value(value)?))?.chars() {
-        if char == '\n' || is_seen(char) {
-            shown.push(char);
-        } else {
-            let _ = write!(shown, "\\U{:08X}", u32::from(char));
-        }
-    }
-    Ok(shown)
+    Ok(text::yaml(&serde_saphyr::to_string(&Quoted(&serde_json::to_value(value)?))?))
 }
 
 /// A value whose strings are in double quotes where they hold what is not seen, but for lines.
@@ -110,7 +100,7 @@ struct Quoted<'a>(&'a Value);
 impl Serialize for Quoted<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.0 {
-            Value::String(text) if !text.chars().all(|char| char == '\n' || is_seen(char)) => {
+            Value::String(text) if !text.chars().all(is_line_or_seen) => {
                 DoubleQuoted(text).serialize(serializer)
             }
             Value::Array(values) => serializer.collect_seq(values.iter().map(Quoted)),
@@ -370,7 +360,7 @@ mod tests {
         let seen = |text: Text| {
             let text = text.as_str();
             let unpainted = anstream::adapter::strip_str(text).to_string();
-            assert!(unpainted.chars().all(|char| char == '\n' || is_seen(char)), "{text:?}");
+            assert!(unpainted.chars().all(is_line_or_seen), "{text:?}");
             assert!(!text.contains("\x1b[32m"), "{text:?}");
             // Where a line is broken it goes on under its begin.
             unpainted.lines().filter(|line| !line.starts_with("  ")).count()
@@ -386,7 +376,7 @@ mod tests {
     fn a_document_hides_nothing_and_says_the_same() {
         let value = serde_json::json!({ "message": HOSTILE, "lines": "a\nb", "all": [{ "name": HOSTILE }] });
         for document in [json(&value).unwrap(), yaml(&value).unwrap()] {
-            assert!(document.chars().all(|char| char == '\n' || is_seen(char)), "{document}");
+            assert!(document.chars().all(is_line_or_seen), "{document}");
             assert!(!document.contains("\n✓"), "{document}");
             assert_eq!(serde_saphyr::from_str::<Value>(&document).unwrap(), value, "{document}");
         }
